@@ -1,0 +1,152 @@
+//! A backend's record: everything that a frame toward it needs, ready to copy.
+
+use super::Plain;
+
+/// Room for the longest outer header behind Ethernet: IPv6, UDP and GUE.
+pub const OUTER_CAPACITY: usize = 56;
+
+/// What is put in front of a packet toward a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Nothing: only the MAC addresses change.
+    L2 = 1,
+    /// An IPv4 header (RFC 2003, RFC 4213).
+    Ipv4 = 2,
+    /// An IPv6 header (RFC 2473).
+    Ipv6 = 3,
+    /// IPv4, UDP and GUE headers (draft-ietf-intarea-gue).
+    GueIpv4 = 4,
+    /// IPv6, UDP and GUE headers.
+    GueIpv6 = 5,
+}
+
+impl Kind {
+    /// Length in bytes of the outer header, behind Ethernet.
+    #[inline(always)]
+    pub const fn outer_len(self) -> usize {
+        match self {
+            Self::L2 => 0,
+            Self::Ipv4 => 20,
+            Self::Ipv6 => 40,
+            Self::GueIpv4 => 20 + 8 + 4,
+            Self::GueIpv6 => 40 + 8 + 4,
+        }
+    }
+}
+
+impl TryFrom<u8> for Kind {
+    type Error = u8;
+
+    #[inline(always)]
+    fn try_from(raw: u8) -> Result<Self, u8> {
+        match raw {
+            1 => Ok(Self::L2),
+            2 => Ok(Self::Ipv4),
+            3 => Ok(Self::Ipv6),
+            4 => Ok(Self::GueIpv4),
+            5 => Ok(Self::GueIpv6),
+            other => Err(other),
+        }
+    }
+}
+
+/// One version of what is known about a backend.
+///
+/// The first 68 bytes are what a packet in `ipip` over IPv4 reads: two cache lines at the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct BackendRecord {
+    /// In the first record of a [`BackendEntry`]: which of the two is in force, 0 or 1.
+    /// Means nothing in the second.
+    pub active: u32,
+    /// A [`Kind`]; 0 is a vacant record.
+    pub kind: u8,
+    /// 1 once the next hop's MAC address is known.
+    pub resolved: u8,
+    /// Longest packet (from the outer IP header on) that the way to the backend takes, in bytes;
+    /// 0 is any.
+    pub mtu: u16,
+    /// The interface that leads to the backend; 0 is always the one the packet came in by.
+    pub egress_ifindex: u32,
+    /// That interface's index in the device map.
+    pub egress_port: u32,
+    /// Destination, then source MAC address.
+    pub macs: [u8; 12],
+    /// One's complement sum of the outer IPv4 header as `outer` holds it (length, TOS and checksum
+    /// zero): 16-bit big-endian words, folded, not inverted.
+    pub outer_sum: u32,
+    /// The outer header behind Ethernet: `Kind::outer_len` bytes, lengths, TOS, entropy and IPv4
+    /// checksum zero.
+    pub outer: [u8; OUTER_CAPACITY],
+    /// The service that it belongs to, a [`crate::id::ServiceId`].
+    pub service: u32,
+    /// Told apart from former users of the same number.
+    pub generation: u32,
+    /// The backend's address; an IPv4 address is mapped (`::ffff:a.b.c.d`).
+    pub address: [u8; 16],
+    /// The backend's port, host order; 0 where the packet's port stays.
+    pub port: u16,
+    /// Zero.
+    pub reserved: [u8; 14],
+}
+
+impl BackendRecord {
+    /// No backend.
+    pub const VACANT: Self = Self {
+        active: 0,
+        kind: 0,
+        resolved: 0,
+        mtu: 0,
+        egress_ifindex: 0,
+        egress_port: 0,
+        macs: [0; 12],
+        outer_sum: 0,
+        outer: [0; OUTER_CAPACITY],
+        service: 0,
+        generation: 0,
+        address: [0; 16],
+        port: 0,
+        reserved: [0; 14],
+    };
+}
+
+/// A backend's place in the backend table: two records, of which one is in force.
+///
+/// The agent writes the other one, whole, and then turns `records[0].active`: a packet sees the
+/// old record or the new one. Before it writes again it waits until no program can still read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct BackendEntry {
+    /// The two versions.
+    pub records: [BackendRecord; 2],
+}
+
+impl BackendEntry {
+    /// No backend.
+    pub const VACANT: Self = Self { records: [BackendRecord::VACANT; 2] };
+
+    /// The record in force.
+    #[inline(always)]
+    pub const fn active(&self) -> &BackendRecord {
+        &self.records[(self.records[0].active & 1) as usize]
+    }
+}
+
+// SAFETY: integers and arrays of them; the assertions below leave no room for padding.
+unsafe impl Plain for BackendRecord {}
+// SAFETY: two `Plain` records without padding between or behind.
+unsafe impl Plain for BackendEntry {}
+
+const _: () = {
+    use core::mem::{offset_of, size_of};
+    assert!(size_of::<BackendRecord>() == 128);
+    assert!(size_of::<BackendEntry>() == 256);
+    assert!(offset_of!(BackendRecord, macs) == 16);
+    assert!(offset_of!(BackendRecord, outer_sum) == 28);
+    assert!(offset_of!(BackendRecord, outer) == 32);
+    assert!(offset_of!(BackendRecord, service) == 88);
+    assert!(offset_of!(BackendRecord, address) == 96);
+    assert!(offset_of!(BackendRecord, port) == 112);
+    assert!(offset_of!(BackendRecord, reserved) + 14 == 128);
+};

@@ -1,0 +1,18 @@
+//! What the program counts, per CPU.
+
+use super::Plain;
+
+/// Traffic of one backend on one CPU, since the maps were made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct BackendCounters {
+    /// Packets forwarded.
+    pub packets: u64,
+    /// Bytes of them, link-layer header included, as they arrived.
+    pub bytes: u64,
+    /// TCP connections opened: SYN without ACK.
+    pub new_flows: u64,
+}
+
+// SAFETY: three u64, repr(C).
+unsafe impl Plain for BackendCounters {}

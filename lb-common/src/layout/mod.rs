@@ -1,0 +1,26 @@
+//! The layout of every map that the program and the agent share.
+//!
+//! All of it is `repr(C)` with explicit padding, in host byte order but where a name says `be`.
+//! A change of any of it is a new [`VERSION`].
+
+mod backend;
+mod counters;
+mod directory;
+mod slot;
+
+pub use backend::{BackendEntry, BackendRecord, Kind, OUTER_CAPACITY};
+pub use counters::BackendCounters;
+pub use directory::{
+    Affinity, Directory, FAMILY_V4, FAMILY_V6, Half, PILOTS, PROTOCOL_TCP, PROTOCOL_UDP,
+    SERVICE_POSITIONS, ServiceEntry, VIP_POSITIONS, VipEntry, service_key,
+};
+pub use slot::Slot;
+
+/// The version of all the layouts in this module, kept in [`Directory::version`].
+pub const VERSION: u32 = 1;
+
+/// Marks types that are plain memory: every bit pattern is a value, and no byte is padding.
+///
+/// # Safety
+/// The type is `repr(C)`, holds only integers and arrays of them, and has no implicit padding.
+pub unsafe trait Plain: Copy + 'static {}

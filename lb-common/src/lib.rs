@@ -1,0 +1,10 @@
+//! The packet path of xlb and the types that its BPF programs and its agent share.
+//!
+//! Everything here runs in the kernel as BPF and on the host under unit tests alike: no
+//! allocation, no clock, no I/O. The `std` feature adds the pure algorithms that only the agent
+//! runs (ring and directory builders).
+#![cfg_attr(not(any(test, feature = "std")), no_std)]
+
+pub mod id;
+pub mod layout;
+pub mod verdict;

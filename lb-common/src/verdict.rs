@@ -1,0 +1,125 @@
+//! What becomes of a packet, and why.
+
+use crate::id::{BackendId, ServiceId};
+
+/// What the balancer does with a packet that it doesn't refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not ours: the kernel's stack goes on with it, untouched.
+    Pass,
+    /// Ours, rewritten toward a backend.
+    Forward(Forwarded),
+}
+
+/// A packet on its way to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    /// The service that it was sent to.
+    pub service: ServiceId,
+    /// The backend that it goes to.
+    pub backend: BackendId,
+    /// Where it leaves.
+    pub egress: Egress,
+    /// Length in bytes of the frame as it arrived.
+    pub bytes: u32,
+    /// It opens a connection: a TCP SYN without ACK.
+    pub opens: bool,
+}
+
+/// The way out of the balancer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Egress {
+    /// The interface that the packet came in by.
+    Ingress,
+    /// Another interface: its index in the device map.
+    Port(u32),
+}
+
+/// A packet that was ours and that we can't serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub reason: DropReason,
+    /// The service, where it was found before the refusal; else [`ServiceId::NONE`].
+    pub service: ServiceId,
+    /// The backend, where it was found before the refusal; else [`BackendId::NONE`].
+    pub backend: BackendId,
+}
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $number:literal, $name:literal;)+) => {
+        /// Why a packet was refused. Numbers and names are an interface: they are never given
+        /// another meaning.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum DropReason { $($(#[doc = $doc])+ $variant = $number,)+ }
+
+        impl DropReason {
+            /// Every reason, by number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The reason's name in metrics, JSON and tables.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// One sentence for people.
+            pub const fn description(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+),)+ }
+            }
+        }
+
+        impl TryFrom<u32> for DropReason {
+            type Error = u32;
+
+            fn try_from(number: u32) -> Result<Self, u32> {
+                match number { $($number => Ok(Self::$variant),)+ other => Err(other) }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// The frame ends before the headers or lengths inside it do.
+    Truncated = 1, "truncated";
+    /// A header contradicts itself: version, header length or datagram length.
+    Malformed = 2, "malformed";
+    /// The TTL or hop limit arrived as 0 (RFC 1122 section 3.2.1.7, RFC 8200 section 3).
+    Expired = 3, "expired";
+    /// A fragment, whose ports are not known.
+    Fragment = 4, "fragment";
+    /// An IPv6 extension header that the program doesn't read.
+    Ipv6Extension = 5, "ipv6_extension";
+    /// The service has no backend that takes packets.
+    NoBackend = 6, "no_backend";
+    /// The backend's next hop has no known link-layer address yet.
+    Unresolved = 7, "unresolved";
+    /// The packet doesn't fit the way to the backend once it is encapsulated.
+    TooBig = 8, "too_big";
+    /// The driver has no room in front of the packet for another header.
+    NoHeadroom = 9, "no_headroom";
+    /// The tables contradict themselves: a ring names a backend that has no record.
+    Inconsistent = 10, "inconsistent";
+    /// Decapsulation: the sender is not an allowed balancer.
+    SourceNotAllowed = 11, "source_not_allowed";
+    /// Decapsulation: the inner packet is not one that a balancer sends.
+    BadInner = 12, "bad_inner";
+    /// Decapsulation: a GUE header of a version, kind or length that we don't speak.
+    BadGue = 13, "bad_gue";
+    /// Decapsulation: congestion was marked outside a flow that can't hear it (RFC 6040).
+    EcnDiscard = 14, "ecn_discard";
+}
+
+/// Entries of the map of outcomes: entry 0 counts passed packets, entry `n` drops for reason `n`.
+pub const OUTCOMES: usize = 32;
+
+/// The entry that counts packets handed to the kernel's stack.
+pub const OUTCOME_PASS: u32 = 0;
+
+const _: () = {
+    let mut index = 0;
+    while index < DropReason::ALL.len() {
+        assert!((DropReason::ALL[index] as usize) < OUTCOMES);
+        index += 1;
+    }
+};

@@ -1,0 +1,105 @@
+//! What the operator wants, free of how it was said: the input of planning.
+//!
+//! The config, the control API and health checks each contribute; a [`Desired`] can't be
+//! inconsistent, because only checked input becomes one.
+
+use std::net::IpAddr;
+
+use lb_common::layout::Affinity;
+
+/// A link-layer address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MacAddress(pub [u8; 6]);
+
+/// Transport protocols that services speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP (RFC 9293).
+    Tcp,
+    /// UDP (RFC 768).
+    Udp,
+}
+
+/// How a packet travels to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Forward {
+    /// The destination MAC address is rewritten.
+    L2,
+    /// IP in IP.
+    Ipip,
+    /// IP in UDP (Generic UDP Encapsulation).
+    Gue,
+}
+
+/// What makes a service: no two have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceKey {
+    /// The virtual address; never an IPv4-mapped IPv6 one.
+    pub vip: IpAddr,
+    /// `None` is any port.
+    pub port: Option<u16>,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+}
+
+/// What makes a backend within its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendKey {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its own port, in the modes that rewrite ports.
+    pub port: Option<u16>,
+}
+
+/// All that the data path shall do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// Services; keys and names are unique.
+    pub services: Vec<Service>,
+}
+
+/// A service as it shall be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Unique, for people.
+    pub name: String,
+    /// Unique, for packets.
+    pub key: ServiceKey,
+    /// Which parts of a packet choose its slot.
+    pub affinity: Affinity,
+    /// Slots of the ring, a prime; `None` follows the number of backends.
+    pub ring_size: Option<u32>,
+    /// Keys are unique.
+    pub backends: Vec<Backend>,
+}
+
+/// A backend as it shall be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Unique within the service.
+    pub key: BackendKey,
+    /// The configured weight: its share of the base ring.
+    pub weight: u16,
+    /// The share of its weight that it serves now, in thousandths: 1000 is healthy, 0 is failed
+    /// or draining.
+    pub live_permille: u16,
+    /// How packets reach it.
+    pub forward: Forward,
+    /// How the frame leaves; `None` until the next hop is known.
+    pub route: Option<Route>,
+}
+
+/// The way to a backend's next hop, as the kernel's tables or the config say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The next hop's link-layer address.
+    pub next_hop: MacAddress,
+    /// The egress interface's own link-layer address.
+    pub source_mac: MacAddress,
+    /// The egress interface; 0 is the one a packet came in by.
+    pub egress_ifindex: u32,
+    /// Longest IP packet in bytes that the way takes; 0 is any.
+    pub mtu: u16,
+    /// Source of the outer header in `ipip` and `gue`: the family of the backend's address.
+    pub outer_source: Option<IpAddr>,
+}
