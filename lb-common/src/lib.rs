@@ -5,6 +5,16 @@
 //! runs (ring and directory builders).
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
 
+pub mod balance;
+pub mod checksum;
+pub mod flow;
+pub mod hash;
 pub mod id;
 pub mod layout;
+pub mod link;
+pub mod network;
+pub mod packet;
+pub mod rewrite;
+pub mod select;
+pub mod tables;
 pub mod verdict;

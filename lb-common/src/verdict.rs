@@ -46,6 +46,14 @@ pub struct Refusal {
     pub backend: BackendId,
 }
 
+impl Refusal {
+    /// A refusal before the service was known.
+    #[inline(always)]
+    pub const fn unknown(reason: DropReason) -> Self {
+        Self { reason, service: ServiceId::NONE, backend: BackendId::NONE }
+    }
+}
+
 macro_rules! drop_reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident = $number:literal, $name:literal;)+) => {
         /// Why a packet was refused. Numbers and names are an interface: they are never given

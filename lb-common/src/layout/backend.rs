@@ -126,10 +126,12 @@ impl BackendEntry {
     /// No backend.
     pub const VACANT: Self = Self { records: [BackendRecord::VACANT; 2] };
 
-    /// The record in force.
+    /// The record in force, chosen once: the agent may turn it at any time.
     #[inline(always)]
-    pub const fn active(&self) -> &BackendRecord {
-        &self.records[(self.records[0].active & 1) as usize]
+    pub fn active(&self) -> &BackendRecord {
+        // SAFETY: a reference is readable and aligned.
+        let active = unsafe { (&raw const self.records[0].active).read_volatile() };
+        &self.records[(active & 1) as usize]
     }
 }
 

@@ -126,6 +126,15 @@ pub const fn service_key(vip: u16, protocol: u8, port: u16) -> u64 {
     (vip as u64) << 32 | (protocol as u64) << 16 | port as u64
 }
 
+impl Directory {
+    /// The half in force, read once: the agent may turn it at any time.
+    #[inline(always)]
+    pub fn active(&self) -> u32 {
+        // SAFETY: a reference is readable and aligned.
+        unsafe { (&raw const self.active).read_volatile() }
+    }
+}
+
 impl Half {
     /// Where an address stands in its half of the VIP table.
     #[inline(always)]

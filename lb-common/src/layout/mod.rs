@@ -7,6 +7,7 @@ mod backend;
 mod counters;
 mod directory;
 mod slot;
+mod trace;
 
 pub use backend::{BackendEntry, BackendRecord, Kind, OUTER_CAPACITY};
 pub use counters::BackendCounters;
@@ -15,6 +16,7 @@ pub use directory::{
     SERVICE_POSITIONS, ServiceEntry, VIP_POSITIONS, VipEntry, service_key,
 };
 pub use slot::Slot;
+pub use trace::TraceRecord;
 
 /// The version of all the layouts in this module, kept in [`Directory::version`].
 pub const VERSION: u32 = 1;

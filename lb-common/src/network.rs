@@ -1,0 +1,204 @@
+//! The two network protocols, behind one trait, so that the packet path is written once and
+//! compiled to straight code for each.
+
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+
+use crate::{
+    hash::{self, KeySource},
+    layout::{FAMILY_V4, FAMILY_V6},
+    packet::{Buffer, Packet},
+    verdict::DropReason,
+};
+
+/// Protocol number of TCP.
+pub const TCP: u8 = 6;
+/// Protocol number of UDP.
+pub const UDP: u8 = 17;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION_OPTIONS: u8 = 60;
+const MOBILITY: u8 = 135;
+const HIP: u8 = 139;
+const SHIM6: u8 = 140;
+
+/// What a network header says of fragmentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragment {
+    /// The packet is whole.
+    Whole,
+    /// It begins a datagram, so its ports are there.
+    First,
+    /// It goes on with one.
+    Later,
+}
+
+/// Where the transport header is, and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transport {
+    /// Its protocol number.
+    pub protocol: u8,
+    /// Length in bytes of everything between the network header's first byte and it.
+    pub offset: usize,
+    /// What the headers before it say of fragmentation.
+    pub fragment: Fragment,
+}
+
+/// A network header.
+pub trait Network: Sized {
+    /// Value of [`crate::layout::VipEntry::family`].
+    const FAMILY: u8;
+
+    /// The header at `offset` bytes, if the frame is long enough.
+    fn read<B: Buffer>(packet: &Packet<B>, offset: usize) -> Option<Self>;
+
+    /// The destination as the VIP table has it.
+    fn destination(&self) -> [u64; 2];
+
+    /// Length in bytes that the header gives the whole packet.
+    fn total_len(&self) -> usize;
+
+    /// DSCP and ECN.
+    fn traffic_class(&self) -> u8;
+
+    /// Follows the headers up to the transport's. `None` is a packet without ports.
+    ///
+    /// # Errors
+    /// [`DropReason::Malformed`], [`DropReason::Expired`] or [`DropReason::Ipv6Extension`].
+    fn transport<B: Buffer>(
+        &self,
+        packet: &Packet<B>,
+        offset: usize,
+    ) -> Result<Transport, DropReason>;
+
+    /// Keyed hash of the whole five-tuple; `ports` as they lie in the packet.
+    fn flow_hash(&self, keys: &impl KeySource, ports: u32, protocol: u8) -> u64;
+
+    /// Keyed hash of the client's address and the VIP.
+    fn source_hash(&self, keys: &impl KeySource) -> u64 {
+        self.flow_hash(keys, 0, 0)
+    }
+}
+
+impl Network for Ipv4Hdr {
+    const FAMILY: u8 = FAMILY_V4;
+
+    #[inline(always)]
+    fn read<B: Buffer>(packet: &Packet<B>, offset: usize) -> Option<Self> {
+        packet.read(offset)
+    }
+
+    #[inline(always)]
+    fn destination(&self) -> [u64; 2] {
+        [0, u64::from(u32::from_be_bytes(self.dst_addr))]
+    }
+
+    #[inline(always)]
+    fn total_len(&self) -> usize {
+        usize::from(u16::from_be_bytes(self.tot_len))
+    }
+
+    #[inline(always)]
+    fn traffic_class(&self) -> u8 {
+        self.tos
+    }
+
+    #[inline(always)]
+    fn transport<B: Buffer>(&self, _: &Packet<B>, _: usize) -> Result<Transport, DropReason> {
+        let header_len = usize::from(self.vihl & 0x0f) * 4;
+        if self.vihl >> 4 != 4 || header_len < Self::LEN || self.total_len() < header_len {
+            return Err(DropReason::Malformed);
+        }
+        if self.ttl == 0 {
+            return Err(DropReason::Expired);
+        }
+        // More fragments: 0x2000; offset: 0x1fff.
+        let fragment = match u16::from_be_bytes(self.frags) & 0x3fff {
+            0 => Fragment::Whole,
+            0x2000 => Fragment::First,
+            _ => Fragment::Later,
+        };
+        Ok(Transport { protocol: self.proto, offset: header_len, fragment })
+    }
+
+    #[inline(always)]
+    fn flow_hash(&self, keys: &impl KeySource, ports: u32, protocol: u8) -> u64 {
+        hash::ipv4(
+            keys,
+            u32::from_ne_bytes(self.src_addr),
+            u32::from_ne_bytes(self.dst_addr),
+            ports,
+            protocol,
+        )
+    }
+}
+
+impl Network for Ipv6Hdr {
+    const FAMILY: u8 = FAMILY_V6;
+
+    #[inline(always)]
+    fn read<B: Buffer>(packet: &Packet<B>, offset: usize) -> Option<Self> {
+        packet.read(offset)
+    }
+
+    #[inline(always)]
+    fn destination(&self) -> [u64; 2] {
+        let address = u128::from_be_bytes(self.dst_addr);
+        [(address >> 64) as u64, address as u64]
+    }
+
+    #[inline(always)]
+    fn total_len(&self) -> usize {
+        Self::LEN + usize::from(u16::from_be_bytes(self.payload_len))
+    }
+
+    #[inline(always)]
+    fn traffic_class(&self) -> u8 {
+        self.vcf[0] << 4 | self.vcf[1] >> 4
+    }
+
+    #[inline(always)]
+    fn transport<B: Buffer>(
+        &self,
+        packet: &Packet<B>,
+        offset: usize,
+    ) -> Result<Transport, DropReason> {
+        if self.vcf[0] >> 4 != 6 {
+            return Err(DropReason::Malformed);
+        }
+        if self.hop_limit == 0 {
+            return Err(DropReason::Expired);
+        }
+        match self.next_hdr {
+            FRAGMENT => {
+                let header: [u8; 8] =
+                    packet.read(offset + Self::LEN).ok_or(DropReason::Truncated)?;
+                // Offset: the upper 13 bits; more fragments: the lowest. Neither is an atomic
+                // fragment, which is a whole packet (RFC 6946).
+                let fragment = match u16::from_be_bytes([header[2], header[3]]) & 0xfff9 {
+                    0 => Fragment::Whole,
+                    1 => Fragment::First,
+                    _ => Fragment::Later,
+                };
+                Ok(Transport { protocol: header[0], offset: Self::LEN + header.len(), fragment })
+            }
+            HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION_OPTIONS | MOBILITY | HIP
+            | SHIM6 => Err(DropReason::Ipv6Extension),
+            protocol => Ok(Transport { protocol, offset: Self::LEN, fragment: Fragment::Whole }),
+        }
+    }
+
+    #[inline(always)]
+    fn flow_hash(&self, keys: &impl KeySource, ports: u32, protocol: u8) -> u64 {
+        hash::ipv6(keys, words(self.src_addr), words(self.dst_addr), ports, protocol)
+    }
+}
+
+/// An address in words, as they lie in the packet.
+#[inline(always)]
+fn words(address: [u8; 16]) -> [u32; 4] {
+    let address = u128::from_ne_bytes(address);
+    [address as u32, (address >> 32) as u32, (address >> 64) as u32, (address >> 96) as u32]
+}

@@ -1,0 +1,123 @@
+//! A bounds-checked cursor over one frame: the only code that touches packet memory.
+
+use crate::verdict::DropReason;
+
+/// Where a frame lies: the kernel's buffer behind an XDP context, or a test's.
+///
+/// # Safety
+/// Every byte from [`start`](Buffer::start) up to [`end`](Buffer::end) may be read and written
+/// for as long as the buffer lives and isn't grown, and nothing else touches it meanwhile.
+pub unsafe trait Buffer {
+    /// Address of the frame's first byte.
+    fn start(&self) -> usize;
+
+    /// Address behind the frame's last byte.
+    fn end(&self) -> usize;
+
+    /// Index of the interface that the frame came in by.
+    fn ingress_ifindex(&self) -> u32;
+
+    /// Puts `bytes` (negative: takes away) in front of the frame. All addresses are void after
+    /// it. `false`, and nothing changed, where there is no room.
+    #[must_use]
+    fn grow_front(&mut self, bytes: i32) -> bool;
+}
+
+/// Types that may be read from and written to any bytes.
+///
+/// # Safety
+/// Integers and arrays of them, without padding.
+pub unsafe trait Wire: Copy {}
+
+// SAFETY: arrays of bytes have neither padding nor invalid values.
+unsafe impl<const N: usize> Wire for [u8; N] {}
+// SAFETY: every bit pattern is an integer.
+unsafe impl Wire for u8 {}
+// SAFETY: every bit pattern is an integer.
+unsafe impl Wire for u16 {}
+// SAFETY: every bit pattern is an integer.
+unsafe impl Wire for u32 {}
+// SAFETY: `repr(C)`, byte arrays and one `u16` at an even offset: 14 bytes, no padding.
+unsafe impl Wire for network_types::eth::EthHdr {}
+// SAFETY: `repr(C)`, byte arrays only.
+unsafe impl Wire for network_types::ip::Ipv4Hdr {}
+// SAFETY: `repr(C)`, byte arrays only.
+unsafe impl Wire for network_types::ip::Ipv6Hdr {}
+// SAFETY: `repr(C)`, byte arrays only.
+unsafe impl Wire for network_types::udp::UdpHdr {}
+
+/// One frame, from its first byte to its last.
+///
+/// Not `Copy`: growing consumes it, so that no stale header is ever read.
+#[derive(Debug)]
+pub struct Packet<B> {
+    buffer: B,
+    start: usize,
+    end: usize,
+}
+
+impl<B: Buffer> Packet<B> {
+    /// A cursor over what the buffer holds now.
+    #[inline(always)]
+    pub fn new(buffer: B) -> Self {
+        let (start, end) = (buffer.start(), buffer.end());
+        Self { buffer, start, end }
+    }
+
+    /// Length in bytes.
+    #[inline(always)]
+    #[expect(clippy::len_without_is_empty, reason = "an empty frame is only a short one")]
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether the frame has `length` bytes from `offset` on.
+    #[inline(always)]
+    pub fn holds(&self, offset: usize, length: usize) -> bool {
+        self.start + offset + length <= self.end
+    }
+
+    /// Index of the interface that the frame came in by.
+    #[inline(always)]
+    pub fn ingress_ifindex(&self) -> u32 {
+        self.buffer.ingress_ifindex()
+    }
+
+    /// The value at `offset` bytes, or `None` past the end.
+    #[inline(always)]
+    pub fn read<T: Wire>(&self, offset: usize) -> Option<T> {
+        if !self.holds(offset, size_of::<T>()) {
+            return None;
+        }
+        // SAFETY: the bytes are inside the frame, checked above; `Wire` takes any bytes.
+        Some(unsafe { ((self.start + offset) as *const T).read_unaligned() })
+    }
+
+    /// Writes a value at `offset` bytes.
+    ///
+    /// # Errors
+    /// [`DropReason::Truncated`] past the end; nothing is written then.
+    #[inline(always)]
+    pub fn write<T: Wire>(&mut self, offset: usize, value: T) -> Result<(), DropReason> {
+        if !self.holds(offset, size_of::<T>()) {
+            return Err(DropReason::Truncated);
+        }
+        // SAFETY: the bytes are inside the frame, checked above; `Wire` has no padding.
+        unsafe { ((self.start + offset) as *mut T).write_unaligned(value) };
+        Ok(())
+    }
+
+    /// The frame with `bytes` more in front, of which the content is not defined; fewer, where
+    /// negative.
+    ///
+    /// # Errors
+    /// [`DropReason::NoHeadroom`]: the frame is as it was.
+    #[inline(always)]
+    pub fn grow_front(mut self, bytes: i32) -> Result<Self, DropReason> {
+        if self.buffer.grow_front(bytes) {
+            Ok(Self::new(self.buffer))
+        } else {
+            Err(DropReason::NoHeadroom)
+        }
+    }
+}

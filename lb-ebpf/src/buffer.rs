@@ -1,0 +1,40 @@
+//! The frame behind an XDP context.
+
+use aya_ebpf::{EbpfContext as _, helpers::bpf_xdp_adjust_head, programs::XdpContext};
+use lb_common::packet::Buffer;
+
+/// The kernel's buffer of one frame.
+pub struct XdpBuffer<'c>(&'c XdpContext);
+
+impl<'c> XdpBuffer<'c> {
+    /// The frame that the program was called for.
+    #[inline(always)]
+    pub const fn new(context: &'c XdpContext) -> Self {
+        Self(context)
+    }
+}
+
+// SAFETY: the kernel gives the frame between `data` and `data_end` to the program alone for the
+// time of its run, and the verifier checks every access.
+unsafe impl Buffer for XdpBuffer<'_> {
+    #[inline(always)]
+    fn start(&self) -> usize {
+        self.0.data()
+    }
+
+    #[inline(always)]
+    fn end(&self) -> usize {
+        self.0.data_end()
+    }
+
+    #[inline(always)]
+    fn ingress_ifindex(&self) -> u32 {
+        self.0.ingress_ifindex() as u32
+    }
+
+    #[inline(always)]
+    fn grow_front(&mut self, bytes: i32) -> bool {
+        // SAFETY: the helper takes the program's own context.
+        unsafe { bpf_xdp_adjust_head(self.0.as_ptr().cast(), -bytes) == 0 }
+    }
+}

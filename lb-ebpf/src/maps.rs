@@ -1,0 +1,141 @@
+//! The balancer's maps. Their names, types and layouts are the agent's interface.
+
+use aya_ebpf::{
+    Global,
+    bindings::xdp_action,
+    btf_maps::{Array, ArrayOfMaps, DevMap, PerCpuArray},
+    macros::btf_map,
+};
+use lb_common::{
+    hash::KeySource,
+    id::BackendId,
+    layout::{
+        BackendCounters, BackendEntry, Directory, SERVICE_POSITIONS, ServiceEntry, Slot,
+        TraceRecord, VIP_POSITIONS, VipEntry,
+    },
+    tables::Tables,
+    verdict::{Forwarded, OUTCOMES},
+};
+
+/// `BPF_F_MMAPABLE`: the agent maps the table into its memory (kernel 5.5).
+const MAPPED: usize = 1024;
+
+// Places that the agent sizes when it loads the program.
+const SLOTS: usize = 65_537;
+const BACKENDS: usize = 1_024;
+const PORTS: usize = 64;
+
+#[btf_map(name = "directory")]
+static DIRECTORY: Array<Directory, 1, MAPPED> = Array::new();
+#[btf_map(name = "vips")]
+static VIPS: Array<VipEntry, { 2 * VIP_POSITIONS as usize }, MAPPED> = Array::new();
+#[btf_map(name = "services")]
+static SERVICES: Array<ServiceEntry, { 2 * SERVICE_POSITIONS as usize }, MAPPED> = Array::new();
+#[btf_map(name = "slots")]
+static SLOTS_OF_RINGS: Array<Slot, SLOTS, MAPPED> = Array::new();
+#[btf_map(name = "backends")]
+static BACKEND_ENTRIES: Array<BackendEntry, BACKENDS, MAPPED> = Array::new();
+#[btf_map(name = "backend_counters")]
+static BACKEND_COUNTERS: PerCpuArray<BackendCounters, BACKENDS> = PerCpuArray::new();
+#[btf_map(name = "outcomes")]
+static OUTCOME_COUNTERS: PerCpuArray<u64, OUTCOMES> = PerCpuArray::new();
+#[btf_map(name = "ports")]
+static EGRESS_PORTS: DevMap<PORTS> = DevMap::new();
+/// Holds nothing: to update a map of maps, the kernel waits for all running programs.
+#[btf_map(name = "grace")]
+static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
+#[btf_map(name = "trace")]
+static TRACE_RECORDS: Array<TraceRecord, 1> = Array::new();
+
+/// Keys of the flow hash, set when the program is loaded.
+#[unsafe(no_mangle)]
+static HASH_KEYS: HashKeys = HashKeys([const { Global::new(0) }; 12]);
+/// Not 0: each packet's outcome is recorded. Set when the program is loaded; at 0 the verifier
+/// removes the code.
+#[unsafe(no_mangle)]
+static TRACE: Global<u32> = Global::new(0);
+
+/// A [`lb_common::hash::Keys`] in read-only data.
+#[repr(transparent)]
+struct HashKeys([Global<u32>; 12]);
+
+impl KeySource for HashKeys {
+    #[inline(always)]
+    fn key(&self, index: usize) -> u32 {
+        self.0[index].load()
+    }
+}
+
+/// The tables of the packet path in the kernel's maps.
+pub(crate) struct Maps;
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn keys(&self) -> &impl KeySource {
+        &HASH_KEYS
+    }
+
+    #[inline(always)]
+    fn directory(&self) -> Option<&Directory> {
+        DIRECTORY.get(0)
+    }
+
+    #[inline(always)]
+    fn vip(&self, index: u32) -> Option<&VipEntry> {
+        VIPS.get(index)
+    }
+
+    #[inline(always)]
+    fn service(&self, index: u32) -> Option<&ServiceEntry> {
+        SERVICES.get(index)
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<Slot> {
+        SLOTS_OF_RINGS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: BackendId) -> Option<&BackendEntry> {
+        BACKEND_ENTRIES.get(id.0)
+    }
+}
+
+/// Records what became of the packet, if the program was loaded for tracing.
+#[inline(always)]
+pub(crate) fn trace(record: impl FnOnce() -> TraceRecord) {
+    if TRACE.load() != 0
+        && let Some(place) = TRACE_RECORDS.get_ptr_mut(0)
+    {
+        // SAFETY: the map's value, which only a traced program writes, one packet at a time.
+        unsafe { place.write(record()) };
+    }
+}
+
+/// Counts a packet that no backend gets.
+#[inline(always)]
+pub(crate) fn count_outcome(outcome: u32) {
+    if let Some(count) = OUTCOME_COUNTERS.get_ptr_mut(outcome) {
+        // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
+        unsafe { *count += 1 };
+    }
+}
+
+/// Counts a packet toward its backend.
+#[inline(always)]
+pub(crate) fn count_forwarded(forwarded: &Forwarded) {
+    if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(forwarded.backend.0) {
+        // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
+        let counters = unsafe { &mut *counters };
+        counters.packets += 1;
+        counters.bytes += u64::from(forwarded.bytes);
+        counters.new_flows += u64::from(forwarded.opens);
+    }
+}
+
+/// Sends the frame out of another interface; aborts, which the kernel reports, where the device
+/// map has none at this index.
+#[inline(always)]
+pub(crate) fn redirect(port: u32) -> u32 {
+    EGRESS_PORTS.redirect(port, u64::from(xdp_action::XDP_ABORTED)).unwrap_or_else(|action| action)
+}
