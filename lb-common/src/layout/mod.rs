@@ -4,12 +4,14 @@
 //! A change of any of it is a new [`VERSION`].
 
 mod backend;
+mod bench;
 mod counters;
 mod directory;
 mod slot;
 mod trace;
 
 pub use backend::{BackendEntry, BackendRecord, Kind, OUTER_CAPACITY};
+pub use bench::{BENCH_FRAME_LEN, BenchPlan};
 pub use counters::BackendCounters;
 pub use directory::{
     Affinity, Directory, FAMILY_V4, FAMILY_V6, Half, PILOTS, PROTOCOL_TCP, PROTOCOL_UDP,

@@ -1,0 +1,202 @@
+//! Programs that measure others: a driver, which hands one valid packet after the other to a
+//! program under test, and what there is to compare with.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{BPF_F_NO_COMMON_LRU, xdp_action},
+    btf_maps::{Array, HashMap, LruHashMap, ProgramArray},
+    helpers::bpf_xdp_adjust_head,
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+use lb_common::{
+    flow::Flow,
+    hash::{reduce, spread},
+    layout::{BENCH_FRAME_LEN, BackendCounters, BackendRecord, BenchPlan, Slot},
+    link::{Link, Tags},
+    network::Network,
+    packet::Packet,
+    rewrite::{self, Inner},
+    verdict::DropReason,
+};
+use lb_ebpf::buffer::XdpBuffer;
+use network_types::ip::Ipv4Hdr;
+
+/// The program under test, at index 0.
+#[btf_map(name = "under_test")]
+static UNDER_TEST: ProgramArray<1> = ProgramArray::new();
+#[btf_map(name = "plan")]
+static PLAN: Array<BenchPlan, 1> = Array::new();
+
+/// Restores the frame, whatever the program under test made of it, makes it the next flow's, and
+/// goes on with the program under test.
+///
+/// It calls `bpf_xdp_adjust_head` whether or not there is anything to undo: its own cost is the
+/// same for every program under test.
+#[xdp]
+fn drive(context: XdpContext) -> u32 {
+    let Some(plan) = PLAN.get_ptr_mut(0) else { return xdp_action::XDP_ABORTED };
+    // SAFETY: one value, and one program run at a time.
+    let plan = unsafe { &mut *plan };
+    let grown = (context.data_end() - context.data()) as i32 - BENCH_FRAME_LEN as i32;
+    // SAFETY: the helper takes the program's own context.
+    if unsafe { bpf_xdp_adjust_head(context.as_ptr().cast(), grown) } != 0 {
+        return xdp_action::XDP_ABORTED;
+    }
+    plan.counter = plan.counter.wrapping_add(1);
+    let flow = plan.counter.wrapping_mul(plan.step) & plan.mask;
+    if write_frame(&context, plan, flow).is_err() {
+        return xdp_action::XDP_ABORTED;
+    }
+    // SAFETY: the helper takes the program's own context.
+    unsafe { UNDER_TEST.tail_call(&context, 0) };
+    xdp_action::XDP_ABORTED
+}
+
+#[inline(always)]
+fn write_frame(context: &XdpContext, plan: &BenchPlan, flow: u32) -> Result<(), DropReason> {
+    let mut packet = Packet::new(XdpBuffer::new(context));
+    packet.write::<[u8; BENCH_FRAME_LEN]>(0, plan.frame)?;
+    let word = plan.first_flow.wrapping_add(flow);
+    let sum = (word & 0xffff) + (word >> 16);
+    let balance = !((sum & 0xffff) + (sum >> 16)) as u16;
+    let [first, second] = plan.balance_offsets;
+    packet.write((plan.flow_offset & 0x7f) as usize, word.to_be())?;
+    packet.write((first & 0x7f) as usize, balance.to_be())?;
+    packet.write((second & 0x7f) as usize, balance.to_be())
+}
+
+/// What the driver costs.
+#[xdp]
+fn empty(_: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// The least that an encapsulation can cost: room for a header, and 34 bytes of it.
+#[xdp]
+fn least(context: XdpContext) -> u32 {
+    const HEADER: [u8; 34] = [0x45; 34];
+    let packet = Packet::new(XdpBuffer::new(&context)).grow_front(20);
+    match packet.and_then(|mut packet| packet.write(0, HEADER)) {
+        Ok(()) => xdp_action::XDP_TX,
+        Err(_) => xdp_action::XDP_DROP,
+    }
+}
+
+const CLASSIC_CONNECTIONS: usize = 1 << 21;
+const CLASSIC_RING: usize = 65_537;
+const CLASSIC_BACKENDS: usize = 1_024;
+
+/// Key of a VIP: address, port in network order, protocol.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct ClassicVip {
+    address: u32,
+    port: u16,
+    protocol: u16,
+}
+
+/// A VIP's place in the rings.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct ClassicService {
+    ring_start: u32,
+    ring_size: u32,
+}
+
+/// Key of a connection: the five-tuple as it lies in the packet.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct ClassicFlow {
+    source: u32,
+    destination: u32,
+    ports: u32,
+    protocol: u32,
+}
+
+#[btf_map(name = "classic_vips")]
+static CLASSIC_VIPS: HashMap<ClassicVip, ClassicService, 512> = HashMap::new();
+#[btf_map(name = "classic_flows")]
+static CLASSIC_FLOWS: LruHashMap<
+    ClassicFlow,
+    u32,
+    CLASSIC_CONNECTIONS,
+    { BPF_F_NO_COMMON_LRU as usize },
+> = LruHashMap::new();
+#[btf_map(name = "classic_slots")]
+static CLASSIC_SLOTS: Array<Slot, CLASSIC_RING> = Array::new();
+#[btf_map(name = "classic_backends")]
+static CLASSIC_RECORDS: Array<BackendRecord, CLASSIC_BACKENDS> = Array::new();
+#[btf_map(name = "classic_counters")]
+static CLASSIC_COUNTERS: aya_ebpf::btf_maps::PerCpuArray<BackendCounters, CLASSIC_BACKENDS> =
+    aya_ebpf::btf_maps::PerCpuArray::new();
+
+/// How balancers with a connection table work: the VIP in a hash map, every flow in a per-CPU LRU
+/// hash, the ring only on a miss. Parsing and encapsulation are ours, so that only the look-ups
+/// differ.
+#[xdp]
+fn classic(context: XdpContext) -> u32 {
+    match classic_balance(&context) {
+        Ok(true) => xdp_action::XDP_TX,
+        Ok(false) => xdp_action::XDP_PASS,
+        Err(_) => xdp_action::XDP_DROP,
+    }
+}
+
+#[inline(always)]
+fn classic_balance(context: &XdpContext) -> Result<bool, DropReason> {
+    let packet = Packet::new(XdpBuffer::new(context));
+    let Some(link) = Link::read(&packet) else { return Ok(false) };
+    if link.tags != Tags::None || link.network != lb_common::link::NetworkProtocol::Ipv4 {
+        return Ok(false);
+    }
+    let offset = link.tags.link_len();
+    let Some(header) = Ipv4Hdr::read(&packet, offset) else { return Ok(false) };
+    let transport = header.transport(&packet, offset)?;
+    let flow = Flow::read(&packet, offset, &header, transport)?;
+    let vip = ClassicVip {
+        address: u32::from_ne_bytes(header.dst_addr),
+        port: flow.destination_port,
+        protocol: flow.protocol.into(),
+    };
+    // SAFETY: the value is only read, and the agent doesn't change it during a run.
+    let Some(service) = (unsafe { CLASSIC_VIPS.get(&vip) }) else { return Ok(false) };
+    let key = ClassicFlow {
+        source: u32::from_ne_bytes(header.src_addr),
+        destination: vip.address,
+        ports: flow.ports,
+        protocol: flow.protocol.into(),
+    };
+    // SAFETY: the value is only read.
+    let backend = match unsafe { CLASSIC_FLOWS.get(&key) } {
+        Some(backend) => *backend,
+        None => {
+            let hash = spread(
+                (u64::from(key.source) << 32 | u64::from(key.ports)) ^ u64::from(key.destination),
+            );
+            let index = service.ring_start + reduce(hash, service.ring_size);
+            let slot = CLASSIC_SLOTS.get(index).ok_or(DropReason::NoBackend)?;
+            let backend = slot.current().0;
+            let _: Result<(), i32> = CLASSIC_FLOWS.insert(&key, backend, 0);
+            backend
+        }
+    };
+    let record = CLASSIC_RECORDS.get(backend).ok_or(DropReason::Inconsistent)?;
+    if let Some(counters) = CLASSIC_COUNTERS.get_ptr_mut(backend) {
+        // SAFETY: this CPU's value.
+        let counters = unsafe { &mut *counters };
+        counters.packets += 1;
+        counters.bytes += packet.len() as u64;
+    }
+    let inner = Inner {
+        len: header.total_len(),
+        traffic_class: header.traffic_class(),
+        hash: u64::from(key.source),
+    };
+    rewrite::toward(packet, link, inner, record)?;
+    Ok(true)
+}
+
+lb_ebpf::license!();
