@@ -7,6 +7,7 @@
 
 pub mod balance;
 pub mod checksum;
+pub mod decapsulate;
 pub mod flow;
 pub mod hash;
 pub mod id;

@@ -108,26 +108,28 @@ drop_reasons! {
     NoHeadroom = 9, "no_headroom";
     /// The tables contradict themselves: a ring names a backend that has no record.
     Inconsistent = 10, "inconsistent";
-    /// Decapsulation: the sender is not an allowed balancer.
-    SourceNotAllowed = 11, "source_not_allowed";
-    /// Decapsulation: the inner packet is not one that a balancer sends.
-    BadInner = 12, "bad_inner";
+    /// Decapsulation: what follows the outer header is no IP packet that fits it.
+    BadInner = 11, "bad_inner";
     /// Decapsulation: a GUE header of a version, kind or length that we don't speak.
-    BadGue = 13, "bad_gue";
+    BadGue = 12, "bad_gue";
     /// Decapsulation: congestion was marked outside a flow that can't hear it (RFC 6040).
-    EcnDiscard = 14, "ecn_discard";
+    EcnDiscard = 13, "ecn_discard";
 }
 
-/// Entries of the map of outcomes: entry 0 counts passed packets, entry `n` drops for reason `n`.
+/// Entries of the map of outcomes: entry `n` counts drops for reason `n`,
+/// the others are named below.
 pub const OUTCOMES: usize = 32;
 
 /// The entry that counts packets handed to the kernel's stack.
 pub const OUTCOME_PASS: u32 = 0;
 
+/// Decapsulation: the entry that counts tunnel packets which came from no balancer.
+pub const OUTCOME_FOREIGN: u32 = 31;
+
 const _: () = {
     let mut index = 0;
     while index < DropReason::ALL.len() {
-        assert!((DropReason::ALL[index] as usize) < OUTCOMES);
+        assert!((DropReason::ALL[index] as u32) < OUTCOME_FOREIGN);
         index += 1;
     }
 };
