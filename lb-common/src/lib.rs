@@ -16,6 +16,8 @@ pub mod link;
 pub mod network;
 pub mod packet;
 pub mod rewrite;
+#[cfg(any(test, feature = "std"))]
+pub mod ring;
 pub mod select;
 pub mod tables;
 pub mod verdict;

@@ -1,0 +1,39 @@
+//! How many slots a ring has where the operator doesn't say.
+
+/// The most slots of a ring.
+pub const MAX_SIZE: u32 = 1_048_573;
+
+/// Primes just below or above powers of two.
+const SIZES: [u32; 7] = [4093, 16_381, 65_537, 131_071, 262_139, 524_287, MAX_SIZE];
+
+/// Slots of a ring of that many backends: a prime, at least 100 slots a backend, so that rounding
+/// gives nobody of average weight more than 1 % above its share. More than 10,485 backends get
+/// [`MAX_SIZE`].
+pub fn default_size(backends: usize) -> u32 {
+    let enough = |&size: &u32| size as usize / 100 >= backends;
+    SIZES.into_iter().find(enough).unwrap_or(MAX_SIZE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_primes() {
+        for size in SIZES {
+            let divisor = (2..).take_while(|divisor| divisor * divisor <= size);
+            assert!(divisor.into_iter().all(|divisor| size % divisor != 0), "{size}");
+        }
+    }
+
+    #[test]
+    fn grows_with_the_backends() {
+        let cases = [(0, 4093), (40, 4093), (41, 16_381), (163, 16_381), (655, 65_537)];
+        for (backends, size) in cases {
+            assert_eq!(default_size(backends), size, "{backends} backends");
+        }
+        assert_eq!(default_size(656), 131_071);
+        assert_eq!(default_size(10_485), MAX_SIZE);
+        assert_eq!(default_size(usize::MAX), MAX_SIZE);
+    }
+}
