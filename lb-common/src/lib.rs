@@ -8,6 +8,8 @@
 pub mod balance;
 pub mod checksum;
 pub mod decapsulate;
+#[cfg(any(test, feature = "std"))]
+pub mod directory_builder;
 pub mod flow;
 pub mod hash;
 pub mod id;

@@ -139,25 +139,35 @@ impl Half {
     /// Where an address stands in its half of the VIP table.
     #[inline(always)]
     pub fn vip_position(&self, address: [u64; 2]) -> u32 {
-        let hash = address[0]
-            .wrapping_mul(self.vip_seeds[0])
-            .wrapping_add(address[1].wrapping_mul(self.vip_seeds[1]));
-        displace(hash, &self.vip_pilots, self.vip_shift) & (VIP_POSITIONS - 1)
+        let hash = self.vip_hash(address);
+        Self::displaced(hash, self.vip_pilots[bucket(hash)], self.vip_shift) & (VIP_POSITIONS - 1)
     }
 
     /// Where a [`service_key`] stands in its half of the service table.
     #[inline(always)]
     pub fn service_position(&self, key: u64) -> u32 {
-        let hash = key.wrapping_mul(self.service_seed);
-        displace(hash, &self.service_pilots, self.service_shift) & (SERVICE_POSITIONS - 1)
+        let hash = self.service_hash(key);
+        Self::displaced(hash, self.service_pilots[bucket(hash)], self.service_shift)
+            & (SERVICE_POSITIONS - 1)
     }
-}
 
-/// The bucket is the hash's top bits; the rest is displaced by the bucket's pilot.
-#[inline(always)]
-fn displace(hash: u64, pilots: &[u32; PILOTS], shift: u32) -> u32 {
-    let pilot = pilots[bucket(hash)];
-    ((hash >> 22) as u32).wrapping_mul(pilot) >> (shift & 31)
+    #[inline(always)]
+    pub(crate) const fn vip_hash(&self, address: [u64; 2]) -> u64 {
+        address[0]
+            .wrapping_mul(self.vip_seeds[0])
+            .wrapping_add(address[1].wrapping_mul(self.vip_seeds[1]))
+    }
+
+    #[inline(always)]
+    pub(crate) const fn service_hash(&self, key: u64) -> u64 {
+        key.wrapping_mul(self.service_seed)
+    }
+
+    /// Where a hash goes by its bucket's pilot: the bits below the bucket's, displaced.
+    #[inline(always)]
+    pub(crate) const fn displaced(hash: u64, pilot: u32, shift: u32) -> u32 {
+        ((hash >> 22) as u32).wrapping_mul(pilot) >> (shift & 31)
+    }
 }
 
 /// The bucket that a hash falls into.

@@ -20,6 +20,9 @@ pub use directory::{
 pub use slot::Slot;
 pub use trace::TraceRecord;
 
+#[cfg(any(test, feature = "std"))]
+pub(crate) use directory::bucket;
+
 /// The version of all the layouts in this module, kept in [`Directory::version`].
 pub const VERSION: u32 = 1;
 

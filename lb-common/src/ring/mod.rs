@@ -17,6 +17,7 @@ pub use hash::member_key;
 pub use size::{MAX_SIZE, default_size};
 
 use hash::Preference;
+pub(crate) use hash::mix;
 
 /// Live weight of a member that serves its full configured weight, in thousandths.
 pub const FULL: u16 = 1000;
