@@ -9,7 +9,7 @@ use network_types::{
 use crate::{
     checksum,
     link::{Link, NetworkProtocol, Tags},
-    network::{Fragment, Network, UDP},
+    network::{Address, Fragment, Network, UDP},
     packet::{Buffer, Packet},
     rewrite::{GUE_LEN, GUE_PORT},
     verdict::DropReason,
@@ -27,9 +27,6 @@ const ECN_NOT_ECT: u8 = 0b00;
 const ECN_ECT_1: u8 = 0b01;
 const ECN_ECT_0: u8 = 0b10;
 const ECN_CE: u8 = 0b11;
-
-/// An address in 16 bytes; an IPv4 address is mapped (`::ffff:a.b.c.d`).
-pub type Address = [u8; 16];
 
 /// Whom tunnel packets may come from, and whom they must be sent to.
 pub trait Endpoints {
@@ -71,45 +68,8 @@ pub fn decapsulate<B: Buffer>(
     }
 }
 
-/// Outer headers with the addresses that the endpoints are asked for.
-trait Outer: Network {
-    fn source(&self) -> Address;
-    fn destination_address(&self) -> Address;
-}
-
-impl Outer for Ipv4Hdr {
-    #[inline(always)]
-    fn source(&self) -> Address {
-        mapped(self.src_addr)
-    }
-
-    #[inline(always)]
-    fn destination_address(&self) -> Address {
-        mapped(self.dst_addr)
-    }
-}
-
-impl Outer for Ipv6Hdr {
-    #[inline(always)]
-    fn source(&self) -> Address {
-        self.src_addr
-    }
-
-    #[inline(always)]
-    fn destination_address(&self) -> Address {
-        self.dst_addr
-    }
-}
-
-/// An IPv4 address in 16 bytes.
 #[inline(always)]
-pub const fn mapped(address: [u8; 4]) -> Address {
-    let [a, b, c, d] = address;
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
-}
-
-#[inline(always)]
-fn outer<N: Outer, B: Buffer>(
+fn outer<N: Network, B: Buffer>(
     packet: Packet<B>,
     tags: Tags,
     endpoints: &impl Endpoints,
@@ -129,7 +89,7 @@ fn outer<N: Outer, B: Buffer>(
     if !tunnelled || !endpoints.is_local(&header.destination_address()) {
         return Ok(Decapsulation::Untouched);
     }
-    if !endpoints.is_balancer(&header.source()) {
+    if !endpoints.is_balancer(&header.source_address()) {
         return Ok(Decapsulation::Foreign);
     }
     if transport.fragment != Fragment::Whole {

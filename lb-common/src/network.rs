@@ -46,6 +46,16 @@ pub struct Transport {
     pub fragment: Fragment,
 }
 
+/// An address in 16 bytes; an IPv4 address is mapped (`::ffff:a.b.c.d`).
+pub type Address = [u8; 16];
+
+/// An IPv4 address in 16 bytes.
+#[inline(always)]
+pub const fn mapped(address: [u8; 4]) -> Address {
+    let [a, b, c, d] = address;
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
 /// A network header.
 pub trait Network: Sized {
     /// Value of [`crate::layout::VipEntry::family`].
@@ -56,6 +66,12 @@ pub trait Network: Sized {
 
     /// The destination as the VIP table has it.
     fn destination(&self) -> [u64; 2];
+
+    /// Source, in the form that both families share.
+    fn source_address(&self) -> Address;
+
+    /// Destination, in the form that both families share.
+    fn destination_address(&self) -> Address;
 
     /// Length in bytes that the header gives the whole packet.
     fn total_len(&self) -> usize;
@@ -93,6 +109,16 @@ impl Network for Ipv4Hdr {
     #[inline(always)]
     fn destination(&self) -> [u64; 2] {
         [0, u64::from(u32::from_be_bytes(self.dst_addr))]
+    }
+
+    #[inline(always)]
+    fn source_address(&self) -> Address {
+        mapped(self.src_addr)
+    }
+
+    #[inline(always)]
+    fn destination_address(&self) -> Address {
+        mapped(self.dst_addr)
     }
 
     #[inline(always)]
@@ -147,6 +173,16 @@ impl Network for Ipv6Hdr {
     fn destination(&self) -> [u64; 2] {
         let address = u128::from_be_bytes(self.dst_addr);
         [(address >> 64) as u64, address as u64]
+    }
+
+    #[inline(always)]
+    fn source_address(&self) -> Address {
+        self.src_addr
+    }
+
+    #[inline(always)]
+    fn destination_address(&self) -> Address {
+        self.dst_addr
     }
 
     #[inline(always)]

@@ -6,23 +6,23 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_F_NO_COMMON_LRU, xdp_action},
-    btf_maps::{Array, HashMap, LruHashMap, ProgramArray},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray},
     helpers::bpf_xdp_adjust_head,
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
 use lb_common::{
     flow::Flow,
-    hash::{reduce, spread},
+    hash::{KeySource, reduce},
     layout::{BENCH_FRAME_LEN, BackendCounters, BackendRecord, BenchPlan, Slot},
-    link::{Link, Tags},
-    network::Network,
+    link::{Link, NetworkProtocol},
+    network::{Address, Network},
     packet::Packet,
     rewrite::{self, Inner},
     verdict::DropReason,
 };
 use lb_ebpf::buffer::XdpBuffer;
-use network_types::ip::Ipv4Hdr;
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 /// The program under test, at index 0.
 #[btf_map(name = "under_test")]
@@ -89,11 +89,12 @@ const CLASSIC_CONNECTIONS: usize = 1 << 21;
 const CLASSIC_RING: usize = 65_537;
 const CLASSIC_BACKENDS: usize = 1_024;
 
-/// Key of a VIP: address, port in network order, protocol.
+/// Key of a VIP, of either family.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct ClassicVip {
-    address: u32,
+    address: Address,
+    /// Network order.
     port: u16,
     protocol: u16,
 }
@@ -106,12 +107,12 @@ struct ClassicService {
     ring_size: u32,
 }
 
-/// Key of a connection: the five-tuple as it lies in the packet.
+/// Key of a connection of either family: the five-tuple.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct ClassicFlow {
-    source: u32,
-    destination: u32,
+    source: Address,
+    destination: Address,
     ports: u32,
     protocol: u32,
 }
@@ -130,8 +131,7 @@ static CLASSIC_SLOTS: Array<Slot, CLASSIC_RING> = Array::new();
 #[btf_map(name = "classic_backends")]
 static CLASSIC_RECORDS: Array<BackendRecord, CLASSIC_BACKENDS> = Array::new();
 #[btf_map(name = "classic_counters")]
-static CLASSIC_COUNTERS: aya_ebpf::btf_maps::PerCpuArray<BackendCounters, CLASSIC_BACKENDS> =
-    aya_ebpf::btf_maps::PerCpuArray::new();
+static CLASSIC_COUNTERS: PerCpuArray<BackendCounters, CLASSIC_BACKENDS> = PerCpuArray::new();
 
 /// How balancers with a connection table work: the VIP in a hash map, every flow in a per-CPU LRU
 /// hash, the ring only on a miss. Parsing and encapsulation are ours, so that only the look-ups
@@ -149,33 +149,39 @@ fn classic(context: XdpContext) -> u32 {
 fn classic_balance(context: &XdpContext) -> Result<bool, DropReason> {
     let packet = Packet::new(XdpBuffer::new(context));
     let Some(link) = Link::read(&packet) else { return Ok(false) };
-    if link.tags != Tags::None || link.network != lb_common::link::NetworkProtocol::Ipv4 {
-        return Ok(false);
+    match link.network {
+        NetworkProtocol::Ipv4 => classic_journey::<Ipv4Hdr>(packet, link),
+        NetworkProtocol::Ipv6 => classic_journey::<Ipv6Hdr>(packet, link),
     }
+}
+
+#[inline(always)]
+fn classic_journey<N: Network>(
+    packet: Packet<XdpBuffer<'_>>,
+    link: Link,
+) -> Result<bool, DropReason> {
     let offset = link.tags.link_len();
-    let Some(header) = Ipv4Hdr::read(&packet, offset) else { return Ok(false) };
+    let Some(header) = N::read(&packet, offset) else { return Ok(false) };
     let transport = header.transport(&packet, offset)?;
     let flow = Flow::read(&packet, offset, &header, transport)?;
     let vip = ClassicVip {
-        address: u32::from_ne_bytes(header.dst_addr),
+        address: header.destination_address(),
         port: flow.destination_port,
         protocol: flow.protocol.into(),
     };
-    // SAFETY: the value is only read, and the agent doesn't change it during a run.
+    // SAFETY: the value is only read, and nobody changes it during a run.
     let Some(service) = (unsafe { CLASSIC_VIPS.get(&vip) }) else { return Ok(false) };
     let key = ClassicFlow {
-        source: u32::from_ne_bytes(header.src_addr),
+        source: header.source_address(),
         destination: vip.address,
         ports: flow.ports,
         protocol: flow.protocol.into(),
     };
+    let hash = header.flow_hash(&ClassicKeys, flow.ports, flow.protocol);
     // SAFETY: the value is only read.
     let backend = match unsafe { CLASSIC_FLOWS.get(&key) } {
         Some(backend) => *backend,
         None => {
-            let hash = spread(
-                (u64::from(key.source) << 32 | u64::from(key.ports)) ^ u64::from(key.destination),
-            );
             let index = service.ring_start + reduce(hash, service.ring_size);
             let slot = CLASSIC_SLOTS.get(index).ok_or(DropReason::NoBackend)?;
             let backend = slot.current().0;
@@ -185,18 +191,24 @@ fn classic_balance(context: &XdpContext) -> Result<bool, DropReason> {
     };
     let record = CLASSIC_RECORDS.get(backend).ok_or(DropReason::Inconsistent)?;
     if let Some(counters) = CLASSIC_COUNTERS.get_ptr_mut(backend) {
-        // SAFETY: this CPU's value.
+        // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
         let counters = unsafe { &mut *counters };
         counters.packets += 1;
         counters.bytes += packet.len() as u64;
     }
-    let inner = Inner {
-        len: header.total_len(),
-        traffic_class: header.traffic_class(),
-        hash: u64::from(key.source),
-    };
+    let inner = Inner { len: header.total_len(), traffic_class: header.traffic_class(), hash };
     rewrite::toward(packet, link, inner, record)?;
     Ok(true)
+}
+
+/// A fixed key: nobody attacks a benchmark.
+struct ClassicKeys;
+
+impl KeySource for ClassicKeys {
+    #[inline(always)]
+    fn key(&self, index: usize) -> u32 {
+        0x9e37_79b9 ^ index as u32
+    }
 }
 
 lb_ebpf::license!();

@@ -9,8 +9,9 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_common::{
-    decapsulate::{Address, Decapsulation, Endpoints, decapsulate},
+    decapsulate::{Decapsulation, Endpoints, decapsulate},
     layout::BackendCounters,
+    network::Address,
     packet::Packet,
     verdict::{OUTCOME_FOREIGN, OUTCOME_PASS, OUTCOMES},
 };

@@ -67,7 +67,7 @@ impl KeySource for HashKeys {
 }
 
 /// The tables of the packet path in the kernel's maps.
-pub(crate) struct Maps;
+pub struct Maps;
 
 impl Tables for Maps {
     #[inline(always)]
@@ -103,7 +103,7 @@ impl Tables for Maps {
 
 /// Records what became of the packet, if the program was loaded for tracing.
 #[inline(always)]
-pub(crate) fn trace(record: impl FnOnce() -> TraceRecord) {
+pub fn trace(record: impl FnOnce() -> TraceRecord) {
     if TRACE.load() != 0
         && let Some(place) = TRACE_RECORDS.get_ptr_mut(0)
     {
@@ -114,7 +114,7 @@ pub(crate) fn trace(record: impl FnOnce() -> TraceRecord) {
 
 /// Counts a packet that no backend gets.
 #[inline(always)]
-pub(crate) fn count_outcome(outcome: u32) {
+pub fn count_outcome(outcome: u32) {
     if let Some(count) = OUTCOME_COUNTERS.get_ptr_mut(outcome) {
         // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
         unsafe { *count += 1 };
@@ -123,7 +123,7 @@ pub(crate) fn count_outcome(outcome: u32) {
 
 /// Counts a packet toward its backend.
 #[inline(always)]
-pub(crate) fn count_forwarded(forwarded: &Forwarded) {
+pub fn count_forwarded(forwarded: &Forwarded) {
     if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(forwarded.backend.0) {
         // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
         let counters = unsafe { &mut *counters };
@@ -136,6 +136,6 @@ pub(crate) fn count_forwarded(forwarded: &Forwarded) {
 /// Sends the frame out of another interface; aborts, which the kernel reports, where the device
 /// map has none at this index.
 #[inline(always)]
-pub(crate) fn redirect(port: u32) -> u32 {
+pub fn redirect(port: u32) -> u32 {
     EGRESS_PORTS.redirect(port, u64::from(xdp_action::XDP_ABORTED)).unwrap_or_else(|action| action)
 }

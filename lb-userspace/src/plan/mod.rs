@@ -1,5 +1,220 @@
 //! From what is desired and what is there to the changes between: pure.
+//!
+//! The order of a plan's changes is what keeps packets whole: what is pointed at comes before
+//! what points at it (device map, backends, rings, directory), and goes after it, once no program
+//! run can still hold it.
 
+mod allocate;
 mod change;
+mod record;
+mod rings;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::{
+    id::{BackendId, ServiceId},
+    layout::{BackendRecord, Slot},
+};
 
 pub use change::{Actual, ActualService, Capacity, Change, DirectoryService};
+pub use record::{address_bytes, backend_key};
+
+use crate::model::{BackendKey, Desired, Service, ServiceKey};
+use allocate::{Numbers, Ranges};
+
+/// More is desired than the maps hold. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the maps are too small: {} slots, {} backends and {} egress interfaces are needed, \
+     there is room for {}, {} and {}",
+    needed.slots, needed.backends, needed.ports, present.slots, present.backends, present.ports
+)]
+pub struct TooSmall {
+    /// Capacities that would do.
+    pub needed: Capacity,
+    /// Capacities that the maps have.
+    pub present: Capacity,
+}
+
+/// The changes that make the maps do what is desired. Empty if they already do.
+///
+/// # Errors
+/// [`TooSmall`] if the maps must grow first.
+pub fn plan(desired: &Desired, actual: &Actual) -> Result<Vec<Change>, TooSmall> {
+    let mut planner = Planner::new(actual);
+    let mut directory = Vec::new();
+    for service in &desired.services {
+        directory.push(planner.service(service));
+    }
+    planner.check_room()?;
+    Ok(planner.finish(directory))
+}
+
+/// Collects changes while services are gone through.
+struct Planner<'a> {
+    actual: &'a Actual,
+    service_ids: BTreeMap<ServiceKey, ServiceId>,
+    backend_ids: BTreeMap<(ServiceId, BackendKey), BackendId>,
+    free_services: Numbers,
+    free_backends: Numbers,
+    free_ports: Numbers,
+    ports: BTreeMap<u32, u32>,
+    ranges: Ranges,
+    kept_backends: BTreeSet<BackendId>,
+    used_ports: BTreeSet<u32>,
+    set_ports: Vec<Change>,
+    set_backends: Vec<Change>,
+    set_slots: Vec<(u32, Slot)>,
+    clear_slots: Vec<(u32, Slot)>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(actual: &'a Actual) -> Self {
+        let taken = actual
+            .services
+            .values()
+            .map(|service| (service.entry.ring_start, service.entry.ring_size));
+        Self {
+            actual,
+            service_ids: actual.services.iter().map(|(id, s)| (s.entry.key, *id)).collect(),
+            backend_ids: actual
+                .backends
+                .iter()
+                .map(|(id, record)| ((ServiceId(record.service), backend_key(record)), *id))
+                .collect(),
+            free_services: Numbers::from(1, actual.services.keys().map(|id| id.0)),
+            free_backends: Numbers::from(1, actual.backends.keys().map(|id| id.0)),
+            free_ports: Numbers::from(0, actual.ports.keys().copied()),
+            ports: actual.ports.iter().map(|(port, ifindex)| (*ifindex, *port)).collect(),
+            ranges: Ranges::with(taken),
+            kept_backends: BTreeSet::new(),
+            used_ports: BTreeSet::new(),
+            set_ports: Vec::new(),
+            set_backends: Vec::new(),
+            set_slots: Vec::new(),
+            clear_slots: Vec::new(),
+        }
+    }
+
+    fn service(&mut self, service: &Service) -> DirectoryService {
+        let id = match self.service_ids.get(&service.key) {
+            Some(id) => *id,
+            None => ServiceId(self.free_services.take()),
+        };
+        let owners: Vec<BackendId> =
+            service.backends.iter().map(|backend| self.backend(id, service, backend)).collect();
+
+        let present = self.actual.services.get(&id);
+        let ring_size = rings::size(service, present.map(|present| present.entry.ring_size));
+        let kept = present.filter(|present| present.entry.ring_size == ring_size);
+        let ring_start = match kept {
+            Some(kept) => kept.entry.ring_start,
+            None => self.ranges.take(ring_size),
+        };
+        let before = kept.map(|kept| kept.ring.as_slice());
+        let slots = rings::changes(service, &owners, before, ring_start, ring_size);
+        self.set_slots.extend(slots);
+
+        DirectoryService { id, key: service.key, ring_start, ring_size, affinity: service.affinity }
+    }
+
+    fn backend(
+        &mut self,
+        service_id: ServiceId,
+        service: &Service,
+        backend: &crate::model::Backend,
+    ) -> BackendId {
+        let known = self.backend_ids.get(&(service_id, backend.key)).copied();
+        let id = known.unwrap_or_else(|| BackendId(self.free_backends.take()));
+        let present = known.and_then(|id| self.actual.backends.get(&id));
+        let generation = match present {
+            Some(present) => present.generation,
+            None => self.actual.generations.get(&id).map_or(0, |last| last.wrapping_add(1)),
+        };
+        let port = match backend.route.as_ref().map_or(0, |route| route.egress_ifindex) {
+            0 => 0,
+            ifindex => self.port(ifindex),
+        };
+        let record = record::build(service_id, service.key.vip, backend, generation, port);
+        if present.is_none_or(|present| !same(present, &record)) {
+            self.set_backends.push(Change::SetBackend { id, record: Box::new(record) });
+        }
+        self.kept_backends.insert(id);
+        id
+    }
+
+    /// The device map's index of an interface.
+    fn port(&mut self, ifindex: u32) -> u32 {
+        let port = match self.ports.get(&ifindex) {
+            Some(port) => *port,
+            None => {
+                let port = self.free_ports.take();
+                self.ports.insert(ifindex, port);
+                self.set_ports.push(Change::SetPort { port, ifindex });
+                port
+            }
+        };
+        self.used_ports.insert(port);
+        port
+    }
+
+    fn check_room(&self) -> Result<(), TooSmall> {
+        let present = self.actual.capacity;
+        let needed = Capacity {
+            slots: self.ranges.end(),
+            backends: self.free_backends.end(),
+            ports: self.free_ports.end(),
+        };
+        let fits = needed.slots <= present.slots
+            && needed.backends <= present.backends
+            && needed.ports <= present.ports;
+        if fits { Ok(()) } else { Err(TooSmall { needed, present }) }
+    }
+
+    fn finish(mut self, directory: Vec<DirectoryService>) -> Vec<Change> {
+        let mut changes = self.set_ports;
+        changes.append(&mut self.set_backends);
+        if !self.set_slots.is_empty() {
+            changes.push(Change::SetSlots { slots: self.set_slots });
+        }
+        let present: Vec<_> = self.actual.services.values().map(|s| s.entry).collect();
+        let mut sorted = directory.clone();
+        sorted.sort_by_key(|service| service.id);
+        if sorted != present {
+            changes.push(Change::SetDirectory { services: sorted.clone() });
+        }
+
+        // A ring that no service has any more is emptied: the next one there starts from nothing.
+        for service in &present {
+            let kept = sorted.iter().any(|kept| kept.ring_start == service.ring_start);
+            if !kept {
+                let ring = service.ring_start..service.ring_start + service.ring_size;
+                self.clear_slots.extend(ring.map(|index| (index, Slot::default())));
+            }
+        }
+        let gone = |id: &&BackendId| !self.kept_backends.contains(id);
+        let mut removals: Vec<Change> = Vec::new();
+        if !self.clear_slots.is_empty() {
+            removals.push(Change::SetSlots { slots: self.clear_slots });
+        }
+        removals.extend(
+            self.actual.backends.keys().filter(gone).map(|id| Change::ClearBackend { id: *id }),
+        );
+        let unused = |port: &&u32| !self.used_ports.contains(port);
+        removals.extend(
+            self.actual.ports.keys().filter(unused).map(|port| Change::ClearPort { port: *port }),
+        );
+        if !removals.is_empty() {
+            changes.push(Change::Grace);
+            changes.append(&mut removals);
+        }
+        changes
+    }
+}
+
+/// Equal but for which of the two versions is in force, which is the data plane's business.
+fn same(present: &BackendRecord, planned: &BackendRecord) -> bool {
+    BackendRecord { active: 0, ..*present } == BackendRecord { active: 0, ..*planned }
+}

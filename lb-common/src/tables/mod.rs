@@ -27,3 +27,9 @@ pub trait Tables {
     /// A backend's place.
     fn backend(&self, id: BackendId) -> Option<&BackendEntry>;
 }
+
+#[cfg(any(test, feature = "std"))]
+mod memory;
+
+#[cfg(any(test, feature = "std"))]
+pub use memory::{MemoryBuffer, MemoryTables};

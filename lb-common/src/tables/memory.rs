@@ -1,0 +1,139 @@
+//! Tables and frames in plain memory, for running the packet path on the host.
+
+use core::cell::Cell;
+
+use super::Tables;
+use crate::{
+    directory_builder::{DirectoryError, Entry, build},
+    hash::{KeySource, Keys},
+    id::BackendId,
+    layout::{BackendEntry, BackendRecord, Directory, ServiceEntry, Slot, VERSION, VipEntry},
+    packet::Buffer,
+};
+
+/// The tables of the packet path as collections.
+#[derive(Clone, Debug)]
+pub struct MemoryTables {
+    /// Keys of the flow hash.
+    pub keys: Keys,
+    /// Seeds and pilots; the first half is in force.
+    pub directory: Box<Directory>,
+    /// Entries of both halves.
+    pub vips: Vec<VipEntry>,
+    /// Entries of both halves.
+    pub services: Vec<ServiceEntry>,
+    /// The slot table.
+    pub slots: Vec<Slot>,
+    /// The backend table.
+    pub backends: Vec<BackendEntry>,
+}
+
+impl MemoryTables {
+    /// Tables of these services, with empty rings and no backends.
+    ///
+    /// # Errors
+    /// As [`build`].
+    pub fn new(keys: Keys, services: &[Entry]) -> Result<Self, DirectoryError> {
+        let tables = build(services)?;
+        let slots = services.iter().map(|service| service.ring_start + service.ring_size).max();
+        let mut vips = tables.vips.clone();
+        vips.extend(tables.vips);
+        let mut entries = tables.services.clone();
+        entries.extend(tables.services);
+        Ok(Self {
+            keys,
+            directory: Box::new(Directory {
+                version: VERSION,
+                active: 0,
+                halves: [tables.half, tables.half],
+            }),
+            vips,
+            services: entries,
+            slots: vec![Slot::default(); slots.unwrap_or(0) as usize],
+            backends: Vec::new(),
+        })
+    }
+
+    /// Puts a record in force.
+    pub fn set_backend(&mut self, id: BackendId, record: BackendRecord) {
+        let place = id.0 as usize;
+        if self.backends.len() <= place {
+            self.backends.resize(place + 1, BackendEntry::VACANT);
+        }
+        self.backends[place] = BackendEntry { records: [BackendRecord { active: 0, ..record }; 2] };
+    }
+}
+
+impl Tables for MemoryTables {
+    fn keys(&self) -> &impl KeySource {
+        &self.keys
+    }
+
+    fn directory(&self) -> Option<&Directory> {
+        Some(&self.directory)
+    }
+
+    fn vip(&self, index: u32) -> Option<&VipEntry> {
+        self.vips.get(index as usize)
+    }
+
+    fn service(&self, index: u32) -> Option<&ServiceEntry> {
+        self.services.get(index as usize)
+    }
+
+    fn slot(&self, index: u32) -> Option<Slot> {
+        self.slots.get(index as usize).copied()
+    }
+
+    fn backend(&self, id: BackendId) -> Option<&BackendEntry> {
+        self.backends.get(id.0 as usize)
+    }
+}
+
+/// A frame with room in front, like a driver's buffer.
+#[derive(Clone, Debug)]
+pub struct MemoryBuffer {
+    bytes: Vec<Cell<u8>>,
+    start: usize,
+    ingress_ifindex: u32,
+}
+
+impl MemoryBuffer {
+    /// A frame that came in by an interface, with `headroom` bytes in front.
+    pub fn new(frame: &[u8], headroom: usize, ingress_ifindex: u32) -> Self {
+        let mut bytes = vec![Cell::new(0); headroom];
+        bytes.extend(frame.iter().copied().map(Cell::new));
+        Self { bytes, start: headroom, ingress_ifindex }
+    }
+
+    /// The frame as it is now.
+    pub fn frame(&self) -> Vec<u8> {
+        self.bytes[self.start..].iter().map(Cell::get).collect()
+    }
+}
+
+// SAFETY: the addresses are those of the buffer's own cells, whose provenance is exposed, and the
+// exclusive reference keeps everybody else away from them.
+unsafe impl Buffer for &mut MemoryBuffer {
+    fn start(&self) -> usize {
+        self.bytes[self.start..].as_ptr().expose_provenance()
+    }
+
+    fn end(&self) -> usize {
+        self.bytes.as_ptr_range().end.addr()
+    }
+
+    fn ingress_ifindex(&self) -> u32 {
+        self.ingress_ifindex
+    }
+
+    fn grow_front(&mut self, bytes: i32) -> bool {
+        let Some(start) = self.start.checked_add_signed(-(bytes as isize)) else { return false };
+        // The kernel, too, leaves at least an Ethernet header.
+        if start + 14 > self.bytes.len() {
+            return false;
+        }
+        self.start = start;
+        true
+    }
+}
