@@ -1,0 +1,96 @@
+//! Next hops and interfaces, as the kernel has them: kept current over netlink.
+//!
+//! In: the destinations that are wanted. Out: for each the way there or the reason why there is
+//! none ([`Resolution`]), and this host's [`Interfaces`]. Both are watches: a reader sees the
+//! newest state and is woken by a change.
+//!
+//! The kernel decides: its route look-up, its neighbour table, its ARP and neighbour discovery,
+//! which [`NextHops`] makes it do, as packets of an XDP program would never cause it.
+
+pub(crate) mod interface;
+mod kernel;
+mod message;
+mod neighbour;
+mod probe;
+pub(crate) mod resolution;
+mod resolve;
+mod watcher;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use tokio::sync::watch;
+
+pub(crate) use interface::Interfaces;
+pub(crate) use kernel::NetworkError;
+pub(crate) use resolution::Resolution;
+
+use kernel::Kernel;
+use probe::Tuning;
+use watcher::{Outlets, Watcher};
+
+/// The handle of the task that resolves next hops. The task ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct NextHops {
+    wanted: watch::Sender<BTreeSet<IpAddr>>,
+    resolutions: watch::Receiver<BTreeMap<IpAddr, Resolution>>,
+    interfaces: watch::Receiver<Interfaces>,
+    trouble: watch::Receiver<Option<String>>,
+}
+
+impl NextHops {
+    /// Starts the task, in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// When the kernel gives no netlink socket.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O and time.
+    pub(crate) fn start() -> Result<Self, NetworkError> {
+        Self::start_tuned(Tuning::default())
+    }
+
+    fn start_tuned(tuning: Tuning) -> Result<Self, NetworkError> {
+        let kernel = Kernel::open(tuning.event_buffer_bytes)?;
+        let (wanted, wanted_by_task) = watch::channel(BTreeSet::new());
+        let (resolutions_out, resolutions) = watch::channel(BTreeMap::new());
+        let (interfaces_out, interfaces) = watch::channel(Interfaces::default());
+        let (trouble_out, trouble) = watch::channel(None);
+        let outlets = Outlets {
+            resolutions: resolutions_out,
+            interfaces: interfaces_out,
+            trouble: trouble_out,
+        };
+        tokio::spawn(Watcher::new(kernel, tuning, wanted_by_task, outlets).run());
+        Ok(Self { wanted, resolutions, interfaces, trouble })
+    }
+
+    /// Sets the destinations that are wanted; those that were and aren't any more are forgotten.
+    pub(crate) fn want(&self, destinations: BTreeSet<IpAddr>) {
+        self.wanted.send_if_modified(|wanted| {
+            let changed = *wanted != destinations;
+            *wanted = destinations;
+            changed
+        });
+    }
+
+    /// The answers. A destination that was just wanted is missing until the kernel was asked.
+    pub(crate) fn resolutions(&self) -> watch::Receiver<BTreeMap<IpAddr, Resolution>> {
+        self.resolutions.clone()
+    }
+
+    /// This host's interfaces and addresses; empty until the kernel was asked.
+    pub(crate) fn interfaces(&self) -> watch::Receiver<Interfaces> {
+        self.interfaces.clone()
+    }
+
+    /// What keeps the answers from being kept current; `None` when all is well.
+    pub(crate) fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.trouble.clone()
+    }
+}
