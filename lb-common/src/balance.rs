@@ -62,7 +62,7 @@ fn journey<N: Network, B: Buffer>(
         ifindex if ifindex == packet.ingress_ifindex() => Egress::Ingress,
         _ => Egress::Port(record.egress_port),
     };
-    let bytes = packet.len() as u32;
+    let bytes = (offset + header.total_len()) as u32;
     let inner =
         rewrite::Inner { len: header.total_len(), traffic_class: header.traffic_class(), hash };
     rewrite::toward(packet, link, inner, record).map_err(|reason| refuse(reason, backend))?;

@@ -47,7 +47,7 @@ pub enum Decapsulation {
     Foreign,
     /// The frame now holds the inner packet.
     Inner {
-        /// Length in bytes of the frame as it arrived.
+        /// Length in bytes of the inner packet with its link header.
         bytes: u32,
     },
 }
@@ -95,7 +95,7 @@ fn outer<N: Network, B: Buffer>(
     if transport.fragment != Fragment::Whole {
         return Err(DropReason::Fragment);
     }
-    if !packet.holds(at, header.total_len()) {
+    if !packet.has(at, header.total_len()) {
         return Err(DropReason::Truncated);
     }
     let (protocol, outer_len) = match transport.protocol {
@@ -183,7 +183,6 @@ fn inner<N: Inner, B: Buffer>(
     }
     let ecn = header.traffic_class() & ECN_MASK;
     let merged = merge_ecn(outer_ecn, ecn)?;
-    let bytes = packet.len() as u32;
     let macs: [u8; MACS_LEN] = packet.read(0).ok_or(DropReason::Truncated)?;
 
     let mut packet = packet.grow_front(-(outer_len as i32))?;
@@ -200,7 +199,7 @@ fn inner<N: Inner, B: Buffer>(
     if merged != ecn {
         N::set_ecn(&mut packet, at, merged)?;
     }
-    Ok(Decapsulation::Inner { bytes })
+    Ok(Decapsulation::Inner { bytes: (at + header.total_len()) as u32 })
 }
 
 /// The inner header's ECN after decapsulation: RFC 6040, figure 4.

@@ -56,7 +56,7 @@ impl Flow {
         header: &N,
         transport: Transport,
     ) -> Result<Self, DropReason> {
-        if !packet.holds(offset, header.total_len()) {
+        if !packet.has(offset, header.total_len()) {
             return Err(DropReason::Truncated);
         }
         if transport.fragment == Fragment::Later {

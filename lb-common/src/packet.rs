@@ -14,6 +14,10 @@ pub unsafe trait Buffer {
     /// Address behind the frame's last byte.
     fn end(&self) -> usize;
 
+    /// Length in bytes of the whole frame, with what lies beyond [`end`](Buffer::end) in other
+    /// pieces of memory (large frames).
+    fn whole_len(&self) -> usize;
+
     /// Index of the interface that the frame came in by.
     fn ingress_ifindex(&self) -> u32;
 
@@ -46,7 +50,7 @@ unsafe impl Wire for network_types::ip::Ipv6Hdr {}
 // SAFETY: `repr(C)`, byte arrays only.
 unsafe impl Wire for network_types::udp::UdpHdr {}
 
-/// One frame, from its first byte to its last.
+/// One frame, of which the first piece of memory, with all headers, can be read and written.
 ///
 /// Not `Copy`: growing consumes it, so that no stale header is ever read.
 #[derive(Debug)]
@@ -64,16 +68,16 @@ impl<B: Buffer> Packet<B> {
         Self { buffer, start, end }
     }
 
-    /// Length in bytes.
+    /// Whether the frame has `length` bytes from `offset` on, readable or not.
     #[inline(always)]
-    #[expect(clippy::len_without_is_empty, reason = "an empty frame is only a short one")]
-    pub fn len(&self) -> usize {
-        self.end - self.start
+    pub fn has(&self, offset: usize, length: usize) -> bool {
+        // What isn't in the first piece is rare, and costs a call to find out.
+        self.holds(offset, length) || offset + length <= self.buffer.whole_len()
     }
 
-    /// Whether the frame has `length` bytes from `offset` on.
+    /// Whether `length` bytes from `offset` on can be read.
     #[inline(always)]
-    pub fn holds(&self, offset: usize, length: usize) -> bool {
+    fn holds(&self, offset: usize, length: usize) -> bool {
         self.start + offset + length <= self.end
     }
 
@@ -83,7 +87,7 @@ impl<B: Buffer> Packet<B> {
         self.buffer.ingress_ifindex()
     }
 
-    /// The value at `offset` bytes, or `None` past the end.
+    /// The value at `offset` bytes, or `None` past the end of what can be read.
     #[inline(always)]
     pub fn read<T: Wire>(&self, offset: usize) -> Option<T> {
         if !self.holds(offset, size_of::<T>()) {
@@ -96,7 +100,7 @@ impl<B: Buffer> Packet<B> {
     /// Writes a value at `offset` bytes.
     ///
     /// # Errors
-    /// [`DropReason::Truncated`] past the end; nothing is written then.
+    /// [`DropReason::Truncated`] past the end of what can be written; nothing is, then.
     #[inline(always)]
     pub fn write<T: Wire>(&mut self, offset: usize, value: T) -> Result<(), DropReason> {
         if !self.holds(offset, size_of::<T>()) {

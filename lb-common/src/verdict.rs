@@ -20,7 +20,7 @@ pub struct Forwarded {
     pub backend: BackendId,
     /// Where it leaves.
     pub egress: Egress,
-    /// Length in bytes of the frame as it arrived.
+    /// Length in bytes of the frame as it arrived, without padding behind the IP packet.
     pub bytes: u32,
     /// It opens a connection: a TCP SYN without ACK.
     pub opens: bool,

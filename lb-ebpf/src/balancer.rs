@@ -15,7 +15,7 @@ use lb_ebpf::buffer::XdpBuffer;
 
 /// Turns the outcome of a packet into the kernel's action, counts it, and records it where the
 /// program was loaded for tracing.
-#[xdp]
+#[xdp(frags)]
 fn xlb(context: XdpContext) -> u32 {
     match balance(Packet::new(XdpBuffer::new(&context)), &maps::Maps) {
         Ok(Verdict::Pass) => {

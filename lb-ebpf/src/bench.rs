@@ -35,7 +35,7 @@ static PLAN: Array<BenchPlan, 1> = Array::new();
 ///
 /// It calls `bpf_xdp_adjust_head` whether or not there is anything to undo: its own cost is the
 /// same for every program under test.
-#[xdp]
+#[xdp(frags)]
 fn drive(context: XdpContext) -> u32 {
     let Some(plan) = PLAN.get_ptr_mut(0) else { return xdp_action::XDP_ABORTED };
     // SAFETY: one value, and one program run at a time.
@@ -69,13 +69,13 @@ fn write_frame(context: &XdpContext, plan: &BenchPlan, flow: u32) -> Result<(), 
 }
 
 /// What the driver costs.
-#[xdp]
+#[xdp(frags)]
 fn empty(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
 /// The least that an encapsulation can cost: room for a header, and 34 bytes of it.
-#[xdp]
+#[xdp(frags)]
 fn least(context: XdpContext) -> u32 {
     const HEADER: [u8; 34] = [0x45; 34];
     let packet = Packet::new(XdpBuffer::new(&context)).grow_front(20);
@@ -136,7 +136,7 @@ static CLASSIC_COUNTERS: PerCpuArray<BackendCounters, CLASSIC_BACKENDS> = PerCpu
 /// How balancers with a connection table work: the VIP in a hash map, every flow in a per-CPU LRU
 /// hash, the ring only on a miss. Parsing and encapsulation are ours, so that only the look-ups
 /// differ.
-#[xdp]
+#[xdp(frags)]
 fn classic(context: XdpContext) -> u32 {
     match classic_balance(&context) {
         Ok(true) => xdp_action::XDP_TX,
@@ -194,7 +194,7 @@ fn classic_journey<N: Network>(
         // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
         let counters = unsafe { &mut *counters };
         counters.packets += 1;
-        counters.bytes += packet.len() as u64;
+        counters.bytes += (offset + header.total_len()) as u64;
     }
     let inner = Inner { len: header.total_len(), traffic_class: header.traffic_class(), hash };
     rewrite::toward(packet, link, inner, record)?;

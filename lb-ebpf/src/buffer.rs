@@ -1,6 +1,10 @@
 //! The frame behind an XDP context.
 
-use aya_ebpf::{EbpfContext as _, helpers::bpf_xdp_adjust_head, programs::XdpContext};
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::{bpf_xdp_adjust_head, generated::bpf_xdp_get_buff_len},
+    programs::XdpContext,
+};
 use lb_common::packet::Buffer;
 
 /// The kernel's buffer of one frame.
@@ -25,6 +29,12 @@ unsafe impl Buffer for XdpBuffer<'_> {
     #[inline(always)]
     fn end(&self) -> usize {
         self.0.data_end()
+    }
+
+    #[inline(always)]
+    fn whole_len(&self) -> usize {
+        // SAFETY: the helper takes the program's own context.
+        unsafe { bpf_xdp_get_buff_len(self.0.as_ptr().cast()) as usize }
     }
 
     #[inline(always)]

@@ -47,7 +47,7 @@ impl Endpoints for Maps {
 }
 
 /// Hands inner packets to this host's stack.
-#[xdp]
+#[xdp(frags)]
 fn xlb_decap(context: XdpContext) -> u32 {
     match decapsulate(Packet::new(XdpBuffer::new(&context)), &Maps) {
         Ok(Decapsulation::Untouched) => {

@@ -8,7 +8,7 @@ use super::Plain;
 pub struct BackendCounters {
     /// Packets forwarded.
     pub packets: u64,
-    /// Bytes of them, link-layer header included, as they arrived.
+    /// Bytes of them as they arrived: link header and IP packet, without padding.
     pub bytes: u64,
     /// TCP connections opened: SYN without ACK.
     pub new_flows: u64,

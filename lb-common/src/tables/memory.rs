@@ -123,6 +123,10 @@ unsafe impl Buffer for &mut MemoryBuffer {
         self.bytes.as_ptr_range().end.addr()
     }
 
+    fn whole_len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
     fn ingress_ifindex(&self) -> u32 {
         self.ingress_ifindex
     }
