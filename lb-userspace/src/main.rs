@@ -1,4 +1,5 @@
 //! `xlb`: the agent, its command line, and the backend's decapsulation, in one binary.
+#![expect(unreachable_pub, reason = "a binary has no outside; `pub` says what leaves a module")]
 
 mod model;
 #[cfg_attr(not(test), expect(dead_code, reason = "the agent starts it"))]
