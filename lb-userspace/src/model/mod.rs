@@ -3,9 +3,13 @@
 //! The config, the control API and health checks each contribute; a [`Desired`] can't be
 //! inconsistent, because only checked input becomes one.
 
+mod text;
+
 use std::net::IpAddr;
 
 use lb_common::layout::Affinity;
+
+pub use text::{Destination, TextError, unicast};
 
 /// A link-layer address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
