@@ -1,0 +1,207 @@
+//! Every key of the config, once: what the parser knows and what the reference shows.
+
+/// A key of a section.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub default: Default,
+    pub allowed: &'static str,
+    pub meaning: &'static str,
+}
+
+/// The type of a key's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text,
+    Integer,
+    TextOrInteger,
+    List,
+    Table,
+    Tables,
+}
+
+impl Kind {
+    /// Its name, with an article where it needs one.
+    pub(super) fn describe(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Integer => "an integer",
+            Self::TextOrInteger => "text or an integer",
+            Self::List => "a list of texts",
+            Self::Table => "a table",
+            Self::Tables => "a list of tables",
+        }
+    }
+}
+
+/// What holds where a key is left out.
+#[derive(Debug)]
+pub(super) enum Default {
+    /// It can't be left out.
+    Required,
+    /// This value.
+    Text(&'static str),
+    /// This value.
+    Integer(i64),
+    /// What the words say.
+    Otherwise(&'static str),
+}
+
+/// A table of the file.
+#[derive(Debug)]
+pub(super) struct Section {
+    /// How its header is written; empty for the top of the file.
+    pub header: &'static str,
+    pub about: &'static str,
+    pub keys: &'static [&'static Key],
+}
+
+/// Every section, in the order of the file.
+pub(super) static SECTIONS: &[&Section] =
+    &[&top::SECTION, &api::SECTION, &service::SECTION, &health::SECTION, &backend::SECTION];
+
+macro_rules! section {
+    ($module:ident, $header:literal, $about:literal;
+     $($id:ident = $name:literal, $kind:ident, $default:expr, $allowed:literal, $meaning:literal;)+
+    ) => {
+        pub(super) mod $module {
+            use super::{Default::*, Key, Kind, Section};
+
+            $(pub(in crate::config) static $id: Key = Key {
+                name: $name, kind: Kind::$kind, default: $default,
+                allowed: $allowed, meaning: $meaning,
+            };)+
+
+            pub(in crate::config) static SECTION: Section = Section {
+                header: $header, about: $about, keys: &[$(&$id),+],
+            };
+
+        }
+    };
+}
+
+section! { top, "", "Keys at the top of the file, before any header.";
+    INTERFACES = "interfaces", List, Required,
+        "names of one or more interfaces, each once",
+        "Where packets come in: the program is attached to each.";
+    XDP_MODE = "xdp_mode", Text, Text("auto"),
+        "\"auto\", \"native\" or \"generic\"",
+        "How the program is attached: by the driver, by the kernel's generic hook, or by the driver where it can.";
+    HASH_SEED = "hash_seed", Text, Otherwise("a random one, kept in the state file"),
+        "\"0x\" and 1 to 16 hex digits",
+        "Key of the flow hash. The balancers of a fleet need the same; clients must not know it.";
+    NEXT_HOP = "next_hop", Text, Text("auto"),
+        "\"auto\" or the MAC address of one interface",
+        "Where frames to all backends go: as the kernel's routes and neighbours say, or always to this address.";
+    PIN_PATH = "pin_path", Text, Text("/sys/fs/bpf/xlb"),
+        "an absolute path on a bpf file system",
+        "Directory of the pinned programs and maps; one for each agent of a host.";
+    STATE_FILE = "state_file", Text, Text("/var/lib/xlb/state.json"),
+        "an absolute path",
+        "What the agent keeps across restarts.";
+    SOURCE_IPV4 = "source_ipv4", Text, Otherwise("the outgoing interface's address"),
+        "an IPv4 address",
+        "Source of outer IPv4 headers in `ipip` and `gue`.";
+    SOURCE_IPV6 = "source_ipv6", Text, Otherwise("the outgoing interface's address"),
+        "an IPv6 address",
+        "Source of outer IPv6 headers in `ipip` and `gue`.";
+    FLOW_CAPACITY = "flow_capacity", Integer, Integer(1_000_000),
+        "an integer from 1024 to 67108864",
+        "Most flows that are remembered at a time while backends change.";
+    API = "api", Table, Otherwise("its keys' defaults"),
+        "the section `[api]`",
+        "The control socket and the metrics.";
+    SERVICE = "service", Tables, Otherwise("none"),
+        "sections `[[service]]`",
+        "The services, a section each.";
+}
+
+section! { api, "[api]", "How the agent is reached.";
+    SOCKET = "socket", Text, Text("/run/xlb/xlb.sock"),
+        "an absolute path of at most 107 bytes",
+        "The Unix socket that the command line talks to.";
+    METRICS = "metrics", Text, Otherwise("no metrics"),
+        "an IP address and a port, such as \"127.0.0.1:9700\" or \"[::1]:9700\"",
+        "Where Prometheus finds `/metrics`.";
+}
+
+section! { service, "[[service]]",
+    "A service. No two have the same name, or the same VIP, port and protocol; on one VIP a service with a port goes before the one with any port.";
+    NAME = "name", Text, Required,
+        "1 to 63 letters, digits, `-`, `_` and `.`, a letter or digit first",
+        "The service's name in commands, metrics and events.";
+    VIP = "vip", Text, Required,
+        "\"203.0.113.10:80\", \"[2001:db8::10]:443\", or for any port \"203.0.113.10:*\"",
+        "The virtual address and the port.";
+    PROTOCOL = "protocol", Text, Text("tcp"),
+        "\"tcp\" or \"udp\"",
+        "What the service speaks.";
+    FORWARD = "forward", Text, Required,
+        "\"l2\", \"ipip\" or \"gue\"",
+        "How packets travel to the backends, which must be set up for it.";
+    RING_SIZE = "ring_size", Integer, Otherwise("by the number of backends"),
+        "a prime from 2 to 1048573, at least the number of backends",
+        "Slots of the consistent-hash table. More slots share the load more evenly.";
+    AFFINITY = "affinity", Text, Text("flow"),
+        "\"flow\", \"source\" or \"packet\"",
+        "What stays with a backend: a flow, all of a client's flows, or nothing beyond the packet.";
+    UDP_TIMEOUT = "udp_timeout", Text, Text("60s"),
+        "a duration from \"1s\" to \"24h\"",
+        "How long a UDP flow may be quiet and still be one flow.";
+    TCP_IDLE = "tcp_idle", Text, Text("15m"),
+        "a duration from \"1s\" to \"168h\"",
+        "How long a TCP connection may be quiet and still be kept on its backend through a change.";
+    HEALTH = "health", Table, Otherwise("no check: always healthy"),
+        "the section `[service.health]`",
+        "How the backends are checked.";
+    BACKEND = "backend", Tables, Otherwise("none: packets are dropped with the reason `no_backend`"),
+        "sections `[[service.backend]]`",
+        "The backends, a section each.";
+}
+
+section! { health, "[service.health]",
+    "The check of a service's backends. It goes to the backend's own address.";
+    TYPE = "type", Text, Required,
+        "\"tcp\", \"http\" or \"none\"",
+        "A connection that opens, a GET that is answered with an expected status, or no check (the other keys are then without effect).";
+    PORT = "port", Integer, Otherwise("the service's port"),
+        "a port from 1 to 65535",
+        "The port that is checked. Required where the service takes any port.";
+    PATH = "path", Text, Text("/"),
+        "a path that starts with `/`, of visible ASCII characters; only with type \"http\"",
+        "What is asked for.";
+    HOST = "host", Text, Otherwise("the backend's address and port"),
+        "a host name, with a port where needed, of visible ASCII characters; only with type \"http\"",
+        "The Host header.";
+    EXPECT_STATUS = "expect_status", TextOrInteger, Text("200-399"),
+        "a status from 100 to 599 such as 200, or statuses and ranges such as \"200-299, 404\"; only with type \"http\"",
+        "The statuses of a healthy backend.";
+    INTERVAL = "interval", Text, Text("1s"),
+        "a duration from \"10ms\" to \"1h\"",
+        "From one check to the next.";
+    TIMEOUT = "timeout", Text, Otherwise("500ms, or the interval where that is shorter"),
+        "a duration from \"1ms\" up to the interval",
+        "When a check that isn't answered has failed.";
+    RISE = "rise", Integer, Integer(2),
+        "an integer from 1 to 100",
+        "Good checks in a row that make a failed backend healthy.";
+    FALL = "fall", Integer, Integer(3),
+        "an integer from 1 to 100",
+        "Failed checks in a row that make a healthy backend failed.";
+}
+
+section! { backend, "[[service.backend]]", "A backend. No two of a service have the same address.";
+    ADDRESS = "address", Text, Required,
+        "an address such as \"10.0.0.11\" or \"2001:db8::11\", with `l2` of the VIP's family",
+        "The backend's own address.";
+    WEIGHT = "weight", Integer, Integer(100),
+        "an integer from 0 to 65535",
+        "Its share of the service's flows, by the sum of all weights.";
+    NEXT_HOP = "next_hop", Text, Otherwise("as at the top of the file"),
+        "the MAC address of one interface, such as \"02:00:00:00:00:11\"",
+        "Where frames to this backend go.";
+    FORWARD = "forward", Text, Otherwise("the service's"),
+        "\"l2\", \"ipip\" or \"gue\"",
+        "How packets travel to this backend.";
+}

@@ -1,0 +1,214 @@
+//! Checks a `[[service]]` and the `[[service.backend]]`s in it.
+
+use std::{collections::HashMap, hash::Hash, net::IpAddr, time::Duration};
+
+use super::{
+    error::{ErrorKind, Fault, Faults},
+    health,
+    keys::{backend, service as keys},
+    node::{Node, Value},
+    read::Table,
+    types::{BackendConfig, HealthCheck, ServiceConfig},
+    value,
+};
+use crate::model::{BackendKey, Destination, Forward, MacAddress, ServiceKey};
+
+/// What other services, or other backends, already have, and where that was said.
+#[derive(Debug)]
+pub(super) struct Taken<T>(HashMap<T, String>);
+
+impl<T: Eq + Hash> Taken<T> {
+    pub(super) fn new() -> Self {
+        Self(HashMap::new())
+    }
+
+    pub(super) fn add(&mut self, value: T, owner: impl Into<String>) {
+        self.0.insert(value, owner.into());
+    }
+
+    /// Refuses a value that is there already.
+    fn check(&self, value: &T, shown: &str, help: &str) -> Result<(), Fault> {
+        match self.0.get(value) {
+            Some(owner) => Err(Fault::new(
+                ErrorKind::Duplicate,
+                format!("{shown} is already there, in {owner}"),
+            )
+            .help(help)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The names and keys of the services so far.
+#[derive(Debug)]
+pub(super) struct Others {
+    pub names: Taken<String>,
+    pub keys: Taken<ServiceKey>,
+}
+
+impl Others {
+    pub(super) fn new(services: &[ServiceConfig]) -> Self {
+        let mut others = Self { names: Taken::new(), keys: Taken::new() };
+        for service in services {
+            others.names.add(service.name.clone(), "the running services");
+            others.keys.add(service.key, format!("service \"{}\"", service.name));
+        }
+        others
+    }
+}
+
+/// `service[0] "web"`: the number, and the name where there is one to show.
+pub(super) fn path(index: Option<usize>, node: &Node) -> String {
+    let name = match &node.value {
+        Value::Table(entries) => entries.iter().find_map(|entry| match &entry.node.value {
+            Value::Text(name) if entry.name == keys::NAME.name => Some(name),
+            _ => None,
+        }),
+        _ => None,
+    };
+    let index = index.map(|index| format!("[{index}]")).unwrap_or_default();
+    let name = name.map(|name| format!(" {name:?}")).unwrap_or_default();
+    format!("service{index}{name}")
+}
+
+/// Checks a service and adds its name and key to `others`.
+pub(super) fn check(
+    node: &Node,
+    path: &str,
+    others: &mut Others,
+    faults: &mut Faults,
+) -> Option<ServiceConfig> {
+    let table = Table::open(node, path, &keys::SECTION, faults)?;
+    let name = table.value(&keys::NAME, faults, value::service_name);
+    let vip = table.value(&keys::VIP, faults, value::model::<Destination>);
+    let protocol = table.value(&keys::PROTOCOL, faults, value::protocol);
+    let forward = table.value(&keys::FORWARD, faults, value::forward);
+    let ring_size = table.value(&keys::RING_SIZE, faults, value::ring_size);
+    let affinity = table.value(&keys::AFFINITY, faults, value::affinity);
+    let second = Duration::from_secs(1);
+    let udp_timeout =
+        table.value(&keys::UDP_TIMEOUT, faults, value::duration(second..=second * 86_400));
+    let tcp_idle =
+        table.value(&keys::TCP_IDLE, faults, value::duration(second..=second * 7 * 86_400));
+
+    if let Some(name) = &name {
+        let shown = format!("the name \"{name}\"");
+        match others.names.check(name, &shown, "each service has a name of its own") {
+            Ok(()) => others.names.add(name.clone(), path),
+            Err(fault) => table.fault(&keys::NAME, fault, faults),
+        }
+    }
+    let key = vip.zip(protocol).map(|(Destination { address, port }, protocol)| ServiceKey {
+        vip: address,
+        port,
+        protocol,
+    });
+    if let Some(key) = key {
+        let help = "one service for each VIP, port and protocol";
+        match others.keys.check(&key, &key.to_string(), help) {
+            Ok(()) => others.keys.add(key, path),
+            Err(fault) => table.fault(&keys::VIP, fault, faults),
+        }
+    }
+    let health = match table.get(&keys::HEALTH) {
+        Some(node) => health::check(node, &table.path_of(keys::HEALTH.name), vip, faults),
+        None => Some(HealthCheck::None),
+    };
+
+    let mut taken = Taken::new();
+    let nodes = table.tables(&keys::BACKEND, backend::SECTION.header, faults);
+    let context = BackendContext { vip: vip.map(|vip| vip.address), forward };
+    let backends: Vec<Option<BackendConfig>> = nodes
+        .iter()
+        .enumerate()
+        .map(|(index, node)| {
+            let path = table.path_of(&format!("backend[{index}]"));
+            check_backend(node, &path, context, &mut taken, faults)
+        })
+        .collect();
+    if let Err(fault) = room_in_ring(ring_size, nodes.len()) {
+        table.fault(&keys::RING_SIZE, fault, faults);
+    }
+    Some(ServiceConfig {
+        name: name?,
+        key: key?,
+        forward: forward?,
+        ring_size,
+        affinity: affinity?,
+        udp_timeout: udp_timeout?,
+        tcp_idle: tcp_idle?,
+        health: health?,
+        backends: backends.into_iter().collect::<Option<_>>()?,
+    })
+}
+
+/// Every backend needs a slot at least.
+pub(super) fn room_in_ring(ring_size: Option<u32>, backends: usize) -> Result<(), Fault> {
+    match ring_size {
+        Some(size) if (size as usize) < backends => Err(Fault::new(
+            ErrorKind::Impossible,
+            format!("a ring of {size} slots can't hold {backends} backends"),
+        )
+        .help("a prime that is at least the number of backends; 100 times that shares evenly")),
+        _ => Ok(()),
+    }
+}
+
+/// What a backend must agree with: its service's values, as far as they are known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BackendContext {
+    pub vip: Option<IpAddr>,
+    pub forward: Option<Forward>,
+}
+
+/// Checks a backend and adds its key to `taken`.
+pub(super) fn check_backend(
+    node: &Node,
+    path: &str,
+    context: BackendContext,
+    taken: &mut Taken<BackendKey>,
+    faults: &mut Faults,
+) -> Option<BackendConfig> {
+    let table = Table::open(node, path, &backend::SECTION, faults)?;
+    let key = table.value(&backend::ADDRESS, faults, value::model::<BackendKey>);
+    let weight = table.value(&backend::WEIGHT, faults, value::integer(0..=u16::MAX));
+    let next_hop = table.value(&backend::NEXT_HOP, faults, value::model::<MacAddress>);
+    let forward = table.value(&backend::FORWARD, faults, value::forward);
+    if let Some(key) = key {
+        let own = table.get(&backend::FORWARD).is_some();
+        let effective = if own { forward } else { context.forward };
+        let fits = reachable(key, effective, context.vip).and_then(|()| {
+            let help = "each backend stands in a service once; its share is its `weight`";
+            taken.check(&key, &key.to_string(), help)
+        });
+        match fits {
+            Ok(()) => taken.add(key, path),
+            Err(fault) => table.fault(&backend::ADDRESS, fault, faults),
+        }
+    }
+    Some(BackendConfig { key: key?, weight: weight?, next_hop, forward })
+}
+
+/// Refuses pairs of VIP, mode and backend that no packet can go by.
+fn reachable(key: BackendKey, forward: Option<Forward>, vip: Option<IpAddr>) -> Result<(), Fault> {
+    let impossible = |message| Fault::new(ErrorKind::Impossible, message);
+    if let (Some(_), Some(forward)) = (key.port, forward) {
+        return Err(impossible(format!(
+            "{key} has a port, and `{forward}` leaves a packet's port as it is"
+        ))
+        .help(format!("the address alone: \"{}\"", key.address)));
+    }
+    let Some(vip) = vip else { return Ok(()) };
+    if key.address == vip {
+        return Err(impossible(format!("{vip} is the VIP itself"))
+            .help("the backend's own address, by which the balancer reaches it"));
+    }
+    if forward == Some(Forward::L2) && key.address.is_ipv4() != vip.is_ipv4() {
+        return Err(impossible(format!(
+            "`l2` can't carry packets for {vip} to {}: the address families differ",
+            key.address
+        ))
+        .help("an address of the VIP's family, or forward = \"ipip\" or \"gue\""));
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! Checks the top of the file, and through it all the rest.
+
+use super::{
+    error::{ErrorKind, Fault, Faults},
+    keys::{Kind, api, service as service_keys, top as keys},
+    node::{Node, Value},
+    read::{Table, wrong_type},
+    service::{self, Others},
+    types::{Api, Config, ServiceConfig},
+    value,
+};
+
+/// Checks a whole config.
+pub(super) fn check(root: &Node, faults: &mut Faults) -> Option<Config> {
+    let table = Table::open(root, "", &keys::SECTION, faults)?;
+    let interfaces = interfaces(&table, faults);
+    let xdp_mode = table.value(&keys::XDP_MODE, faults, value::xdp_mode);
+    let hash_seed = table.value(&keys::HASH_SEED, faults, value::hash_seed);
+    let next_hop = table.value(&keys::NEXT_HOP, faults, value::next_hop);
+    let pin_path = table.value(&keys::PIN_PATH, faults, value::absolute_path);
+    let state_file = table.value(&keys::STATE_FILE, faults, value::absolute_path);
+    let source_ipv4 = table.value(&keys::SOURCE_IPV4, faults, value::source);
+    let source_ipv6 = table.value(&keys::SOURCE_IPV6, faults, value::source);
+    let flow_capacity = table.value(&keys::FLOW_CAPACITY, faults, value::integer(1024..=1 << 26));
+    let api = check_api(&table, faults);
+    let services = check_services(&table, faults);
+    Some(Config {
+        interfaces: interfaces?,
+        xdp_mode: xdp_mode?,
+        hash_seed,
+        next_hop: next_hop?,
+        pin_path: pin_path?,
+        state_file: state_file?,
+        source_ipv4,
+        source_ipv6,
+        flow_capacity: flow_capacity?,
+        api: api?,
+        services: services?,
+    })
+}
+
+/// Each name with its own place, so that one list can have several faults.
+fn interfaces(table: &Table<'_>, faults: &mut Faults) -> Option<Vec<String>> {
+    let items = table.value(&keys::INTERFACES, faults, |node| match &node.value {
+        Value::List(items) if items.is_empty() => {
+            Err(Fault::bad("no interface").help("at least one name, such as [\"eth0\"]"))
+        }
+        Value::List(items) => Ok(items.clone()),
+        _ => Err(wrong_type(node, Kind::List)),
+    })?;
+    let mut names = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        let name = value::interface(item).and_then(|name| {
+            if names.contains(&name) {
+                Err(Fault::new(ErrorKind::Duplicate, format!("\"{name}\" is already there"))
+                    .help("name each interface once"))
+            } else {
+                Ok(name)
+            }
+        });
+        match name {
+            Ok(name) => names.push(name),
+            Err(fault) => faults.add(item.at, format!("interfaces[{index}]"), fault),
+        }
+    }
+    (names.len() == items.len()).then_some(names)
+}
+
+fn check_api(table: &Table<'_>, faults: &mut Faults) -> Option<Api> {
+    let empty = Node { value: Value::Table(Vec::new()), at: None };
+    let node = table.get(&keys::API).unwrap_or(&empty);
+    let table = Table::open(node, keys::API.name, &api::SECTION, faults)?;
+    let socket = table.value(&api::SOCKET, faults, value::socket_path);
+    let metrics = table.value(&api::METRICS, faults, value::listen_address);
+    Some(Api { socket: socket?, metrics })
+}
+
+fn check_services(table: &Table<'_>, faults: &mut Faults) -> Option<Vec<ServiceConfig>> {
+    let mut others = Others::new(&[]);
+    let nodes = table.tables(&keys::SERVICE, service_keys::SECTION.header, faults);
+    let services: Vec<Option<ServiceConfig>> = nodes
+        .iter()
+        .enumerate()
+        .map(|(index, node)| {
+            service::check(node, &service::path(Some(index), node), &mut others, faults)
+        })
+        .collect();
+    services.into_iter().collect()
+}
