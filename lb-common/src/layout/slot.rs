@@ -1,5 +1,6 @@
 //! One place of a ring.
 
+use super::Plain;
 use crate::id::BackendId;
 
 /// A slot of a ring: who owns it, and who owned it when it last was stable.
@@ -39,6 +40,9 @@ impl Slot {
         self.0 as u32 == (self.0 >> 32) as u32
     }
 }
+
+// SAFETY: one u64, transparent.
+unsafe impl Plain for Slot {}
 
 #[cfg(test)]
 mod tests {

@@ -20,6 +20,8 @@ pub struct Actual {
     pub generations: BTreeMap<BackendId, u32>,
     /// Ifindex of each entry of the device map, by index.
     pub ports: BTreeMap<u32, u32>,
+    /// Slots outside of all rings that aren't vacant, by index in the slot table.
+    pub unclaimed: BTreeMap<u32, Slot>,
     /// Places in the slot table, the backend table and the device map.
     pub capacity: Capacity,
 }
@@ -99,4 +101,164 @@ pub enum Change {
     },
     /// Wait until no program run that began before is still under way.
     Grace,
+}
+
+impl Actual {
+    /// What the maps hold after a change.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::SetPort { port, ifindex } => {
+                self.ports.insert(*port, *ifindex);
+            }
+            Change::ClearPort { port } => {
+                self.ports.remove(port);
+            }
+            Change::SetBackend { id, record } => {
+                self.generations.insert(*id, record.generation);
+                self.backends.insert(*id, BackendRecord { active: 0, ..**record });
+            }
+            Change::ClearBackend { id } => {
+                self.backends.remove(id);
+            }
+            Change::SetSlots { slots } => self.set_slots(slots),
+            Change::SetDirectory { services } => self.set_directory(services),
+            Change::Grace => {}
+        }
+    }
+
+    fn set_slots(&mut self, slots: &[(u32, Slot)]) {
+        let mut sorted = slots.to_vec();
+        // Stable: of several writes to one slot the last one counts.
+        sorted.sort_by_key(|&(index, _)| index);
+        let from = |start: u64| sorted.partition_point(|&(index, _)| u64::from(index) < start);
+        let mut outside = sorted.clone();
+        for service in self.services.values_mut() {
+            let start = u64::from(service.entry.ring_start);
+            let end = start + u64::from(service.entry.ring_size);
+            for &(index, slot) in &sorted[from(start)..from(end)] {
+                service.ring[(index - service.entry.ring_start) as usize] = slot;
+            }
+            if from(start) < from(end) {
+                outside.retain(|&(index, _)| !(start..end).contains(&index.into()));
+            }
+        }
+        outside.into_iter().for_each(|(index, slot)| self.set_unclaimed(index, slot));
+    }
+
+    fn set_unclaimed(&mut self, index: u32, slot: Slot) {
+        if slot == Slot::default() {
+            self.unclaimed.remove(&index);
+        } else {
+            self.unclaimed.insert(index, slot);
+        }
+    }
+
+    fn set_directory(&mut self, services: &[DirectoryService]) {
+        for (_, service) in std::mem::take(&mut self.services) {
+            (service.entry.ring_start..)
+                .zip(service.ring)
+                .for_each(|(index, slot)| self.set_unclaimed(index, slot));
+        }
+        for entry in services {
+            let range = entry.ring_start..entry.ring_start + entry.ring_size;
+            let mut ring = vec![Slot::default(); entry.ring_size as usize];
+            for (&index, &slot) in self.unclaimed.range(range) {
+                ring[(index - entry.ring_start) as usize] = slot;
+            }
+            self.services.insert(entry.id, ActualService { entry: *entry, ring });
+        }
+        // Afterwards, so that several services may share a ring.
+        for entry in services {
+            let mut rest = self.unclaimed.split_off(&entry.ring_start);
+            self.unclaimed.append(&mut rest.split_off(&(entry.ring_start + entry.ring_size)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Protocol;
+
+    fn service(id: u32, ring_start: u32, ring_size: u32) -> DirectoryService {
+        let vip = std::net::Ipv4Addr::from(id).into();
+        let key = ServiceKey { vip, port: None, protocol: Protocol::Tcp };
+        let affinity = Affinity::Flow;
+        DirectoryService { id: ServiceId(id), key, ring_start, ring_size, affinity }
+    }
+
+    fn slot(owner: u32) -> Slot {
+        Slot::stable(BackendId(owner))
+    }
+
+    fn set_slots(slots: &[(u32, u32)]) -> Change {
+        Change::SetSlots {
+            slots: slots.iter().map(|&(index, owner)| (index, slot(owner))).collect(),
+        }
+    }
+
+    fn set_directory(services: &[DirectoryService]) -> Change {
+        Change::SetDirectory { services: services.to_vec() }
+    }
+
+    fn ring(actual: &Actual, id: u32) -> Vec<u32> {
+        actual.services[&ServiceId(id)].ring.iter().map(|slot| slot.current().0).collect()
+    }
+
+    /// A plan writes a ring before the directory names it.
+    #[test]
+    fn a_ring_is_written_before_its_service_is_there() {
+        let mut actual = Actual::default();
+        actual.apply(&set_slots(&[(5, 1), (3, 9), (4, 2), (3, 3), (7, 7)]));
+        actual.apply(&set_directory(&[service(1, 3, 4)]));
+        assert_eq!(ring(&actual, 1), [3, 2, 1, 0]);
+        assert_eq!(actual.unclaimed, BTreeMap::from([(7, slot(7))]));
+    }
+
+    #[test]
+    fn slots_go_to_every_ring_that_holds_them() {
+        let mut actual = Actual::default();
+        actual.apply(&set_directory(&[service(1, 0, 3), service(2, 0, 3), service(3, 3, 2)]));
+        actual.apply(&set_slots(&[(1, 4), (3, 5), (9, 6)]));
+        assert_eq!(
+            [1, 2, 3].map(|id| ring(&actual, id)),
+            [vec![0, 4, 0], vec![0, 4, 0], vec![5, 0]]
+        );
+        assert_eq!(actual.unclaimed, BTreeMap::from([(9, slot(6))]));
+        actual.apply(&set_slots(&[(9, 0)]));
+        assert!(actual.unclaimed.is_empty());
+    }
+
+    /// The slots of a removed service stay in the table; the next one with that place sees them.
+    #[test]
+    fn what_a_removed_service_leaves_is_known() {
+        let mut actual = Actual::default();
+        actual.apply(&set_directory(&[service(1, 0, 3)]));
+        actual.apply(&set_slots(&[(0, 1), (2, 2)]));
+        actual.apply(&set_directory(&[]));
+        assert_eq!(actual.unclaimed, BTreeMap::from([(0, slot(1)), (2, slot(2))]));
+        actual.apply(&set_directory(&[service(4, 1, 2)]));
+        assert_eq!(ring(&actual, 4), [0, 2]);
+    }
+
+    #[test]
+    fn generations_outlive_backends() {
+        let mut actual = Actual::default();
+        let id = BackendId(3);
+        let record = BackendRecord { generation: 8, active: 1, kind: 2, ..BackendRecord::VACANT };
+        actual.apply(&Change::SetBackend { id, record: Box::new(record) });
+        assert_eq!(actual.backends[&id], BackendRecord { active: 0, ..record });
+        actual.apply(&Change::ClearBackend { id });
+        assert!(actual.backends.is_empty());
+        assert_eq!(actual.generations[&id], 8);
+    }
+
+    #[test]
+    fn ports_come_and_go() {
+        let mut actual = Actual::default();
+        actual.apply(&Change::SetPort { port: 1, ifindex: 7 });
+        assert_eq!(actual.ports, BTreeMap::from([(1, 7)]));
+        actual.apply(&Change::ClearPort { port: 1 });
+        assert_eq!(actual, Actual::default());
+    }
 }

@@ -1,0 +1,226 @@
+//! The program's links to interfaces.
+
+use std::{
+    ffi::CString,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+};
+
+use aya_obj::generated::{XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE};
+
+use super::{DataPlane, Error, pins::remove_if_there, sys, xdp_state::XdpState};
+
+/// How the operator wants the program to run on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AttachMode {
+    /// In the driver where it can, else in the network stack.
+    Auto,
+    /// In the driver.
+    Native,
+    /// In the network stack.
+    Generic,
+}
+
+/// How the program runs on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// In the driver.
+    Native,
+    /// In the network stack.
+    Generic,
+}
+
+/// An interface that the program is attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Attached {
+    /// Its name.
+    pub(crate) interface: String,
+    /// Its index.
+    pub(crate) ifindex: u32,
+    /// How.
+    pub(crate) mode: Mode,
+}
+
+/// A link that this process holds open; a pinned one stays without it.
+#[derive(Debug)]
+pub(super) struct Link {
+    descriptor: OwnedFd,
+    ifindex: u32,
+    mode: Mode,
+}
+
+impl Mode {
+    fn flags(self) -> u32 {
+        match self {
+            Self::Native => XDP_FLAGS_DRV_MODE,
+            Self::Generic => XDP_FLAGS_SKB_MODE,
+        }
+    }
+}
+
+impl AttachMode {
+    fn tries(self) -> &'static [Mode] {
+        match self {
+            Self::Auto => &[Mode::Native, Mode::Generic],
+            Self::Native => &[Mode::Native],
+            Self::Generic => &[Mode::Generic],
+        }
+    }
+}
+
+impl DataPlane {
+    /// Attaches the program to an interface. One that has it already stays as it is; in another
+    /// mode than is asked for, it is detached first, and packets pass for a moment.
+    ///
+    /// # Errors
+    /// If another program is there, or the kernel refuses.
+    pub(crate) fn attach(&mut self, interface: &str, mode: AttachMode) -> Result<Attached, Error> {
+        let ifindex = interface_index(interface)?;
+        if let Some(link) = self.links.get(interface) {
+            if link.ifindex == ifindex && mode.tries().contains(&link.mode) {
+                return Ok(link.attached(interface));
+            }
+            self.detach(interface)?;
+        }
+        let link = self.create_link(interface, ifindex, mode)?;
+        let attached = link.attached(interface);
+        if let Some(pins) = &self.pins {
+            let path = pins.link(interface);
+            remove_if_there(&path)?;
+            sys::pin(&link.descriptor, &path)
+                .map_err(|error| Error::kernel(format!("pin {}", path.display()), error))?;
+        }
+        self.links.insert(interface.to_owned(), link);
+        Ok(attached)
+    }
+
+    /// Detaches the program from an interface. One that hasn't it is no error.
+    pub(crate) fn detach(&mut self, interface: &str) -> Result<(), Error> {
+        if let Some(pins) = &self.pins {
+            remove_if_there(&pins.link(interface))?;
+        }
+        self.links.remove(interface);
+        Ok(())
+    }
+
+    /// The interfaces that the program is attached to. Drops links whose interface is gone.
+    pub(crate) fn attached(&mut self) -> Result<Vec<Attached>, Error> {
+        let mut gone = Vec::new();
+        for (interface, link) in &self.links {
+            if info(interface, &link.descriptor)?.ifindex == 0 {
+                gone.push(interface.clone());
+            }
+        }
+        for interface in gone {
+            self.detach(&interface)?;
+            self.notices.push(format!("interface {interface} is gone, and its link with it"));
+        }
+        Ok(self.links.iter().map(|(interface, link)| link.attached(interface)).collect())
+    }
+
+    /// Takes over the pinned links, and has them run this program.
+    pub(super) fn take_links(&mut self) -> Result<(), Error> {
+        let Some(pins) = &self.pins else { return Ok(()) };
+        for interface in pins.linked()? {
+            let path = pins.link(&interface);
+            let descriptor = sys::open_pinned(&path)
+                .map_err(|error| Error::kernel(format!("open {}", path.display()), error))?;
+            let ifindex = info(&interface, &descriptor)?.ifindex;
+            if ifindex == 0 {
+                remove_if_there(&path)?;
+                self.notices.push(format!("interface {interface} is gone; removed its old link"));
+                continue;
+            }
+            // An interface of another network namespace can't be asked.
+            let state = XdpState::of(ifindex).unwrap_or_default();
+            let mode = state.mode.unwrap_or(Mode::Native);
+            self.links.insert(interface, Link { descriptor, ifindex, mode });
+        }
+        self.update_links()
+    }
+
+    /// Has every link run the loaded program, each at once.
+    pub(super) fn update_links(&self) -> Result<(), Error> {
+        let program = self.program.fd()?.as_fd();
+        for (interface, link) in &self.links {
+            match sys::link_update(&link.descriptor, program) {
+                // The interface is gone.
+                Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}
+                Err(error) => {
+                    return Err(Error::kernel(
+                        format!("replace the program on {interface}"),
+                        error,
+                    ));
+                }
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn create_link(
+        &mut self,
+        interface: &str,
+        ifindex: u32,
+        mode: AttachMode,
+    ) -> Result<Link, Error> {
+        let program = self.program.fd()?.as_fd();
+        let mut refused = None;
+        for &mode in mode.tries() {
+            match sys::link_create(program, ifindex, mode.flags()) {
+                Ok(descriptor) => {
+                    if let Some(error) = refused {
+                        self.notices.push(format!(
+                            "{interface}: the driver refuses native XDP ({error}), so it runs in generic mode, which is slower"
+                        ));
+                    }
+                    return Ok(Link { descriptor, ifindex, mode });
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EBUSY | libc::EEXIST) => {
+                        let program = XdpState::of(ifindex)
+                            .map_or_else(|error| error.to_string(), XdpState::describe);
+                        return Err(Error::Busy { interface: interface.to_owned(), program });
+                    }
+                    Some(libc::EPERM | libc::EACCES) => {
+                        return Err(Error::kernel(format!("attach to {interface}"), error));
+                    }
+                    Some(libc::ENODEV) => return Err(Error::NoInterface(interface.to_owned())),
+                    _ => refused = Some(error),
+                },
+            }
+        }
+        let source = refused.expect("there is at least one try");
+        let interface = interface.to_owned();
+        match (mode, source.raw_os_error()) {
+            (AttachMode::Native, _) => Err(Error::NoNative { interface, source }),
+            (_, Some(libc::EINVAL)) => Err(Error::NoLinks(interface)),
+            _ => Err(Error::kernel(format!("attach to {interface}"), source)),
+        }
+    }
+}
+
+impl Link {
+    fn attached(&self, interface: &str) -> Attached {
+        Attached { interface: interface.to_owned(), ifindex: self.ifindex, mode: self.mode }
+    }
+}
+
+fn info(interface: &str, link: &OwnedFd) -> Result<sys::LinkInfo, Error> {
+    sys::link_info(link)
+        .map_err(|error| Error::kernel(format!("describe the link to {interface}"), error))
+}
+
+/// The index of an interface in this network namespace.
+fn interface_index(interface: &str) -> Result<u32, Error> {
+    let unknown = || Error::NoInterface(interface.to_owned());
+    let name = CString::new(interface).map_err(|_| unknown())?;
+    // SAFETY: a string that ends in 0.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENODEV) => Err(unknown()),
+            error => Err(Error::kernel(format!("find the interface {interface}"), error)),
+        },
+        index => Ok(index),
+    }
+}

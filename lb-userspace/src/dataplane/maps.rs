@@ -1,0 +1,264 @@
+//! The program's maps, typed: what they are called, what they hold, how long they are.
+
+use std::{fs, os::fd::AsRawFd as _, path::Path};
+
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, ArrayOfMaps, DevMap, Map, MapData, MapInfo, PerCpuArray, PerCpuValues},
+};
+use lb_common::{
+    layout::{
+        BackendCounters, BackendEntry, Directory, Plain, SERVICE_POSITIONS, ServiceEntry, Slot,
+        TraceRecord, VIP_POSITIONS, VipEntry,
+    },
+    verdict::OUTCOMES,
+};
+
+use super::{error::Error, memory::MappedArray};
+use crate::plan::Capacity;
+
+/// Index in the device map; entries there hold an ifindex and a program.
+const PORT_BYTES: u32 = 8;
+
+/// A value that aya copies as bytes.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(super) struct Value<T: Plain>(pub(super) T);
+
+// SAFETY: transparent over `Plain` memory.
+unsafe impl<T: Plain> Pod for Value<T> {}
+
+/// Which of the caller's capacities sets a map's length.
+#[derive(Clone, Copy, Debug)]
+enum Length {
+    Fixed(u32),
+    Slots,
+    Backends,
+    Ports,
+}
+
+/// Every pinned map: its name, the bytes of a value, its length.
+const SHAPES: [(&str, usize, Length); 9] = [
+    ("directory", size_of::<Directory>(), Length::Fixed(1)),
+    ("vips", size_of::<VipEntry>(), Length::Fixed(2 * VIP_POSITIONS)),
+    ("services", size_of::<ServiceEntry>(), Length::Fixed(2 * SERVICE_POSITIONS)),
+    ("slots", size_of::<Slot>(), Length::Slots),
+    ("backends", size_of::<BackendEntry>(), Length::Backends),
+    ("backend_counters", size_of::<BackendCounters>(), Length::Backends),
+    ("outcomes", size_of::<u64>(), Length::Fixed(OUTCOMES as u32)),
+    ("ports", PORT_BYTES as usize, Length::Ports),
+    ("grace", size_of::<u32>(), Length::Fixed(1)),
+];
+
+/// The maps of a loaded program.
+pub(super) struct Maps {
+    pub(super) directory: MappedArray<Directory>,
+    pub(super) vips: MappedArray<VipEntry>,
+    pub(super) services: MappedArray<ServiceEntry>,
+    pub(super) slots: MappedArray<Slot>,
+    pub(super) backends: MappedArray<BackendEntry>,
+    pub(super) backend_counters: PerCpuArray<MapData, Value<BackendCounters>>,
+    pub(super) outcomes: PerCpuArray<MapData, u64>,
+    pub(super) ports: DevMap<MapData>,
+    pub(super) ports_fd: std::os::fd::OwnedFd,
+    pub(super) trace: Array<MapData, Value<TraceRecord>>,
+    grace: ArrayOfMaps<MapData, Array<MapData, u32>>,
+    grace_inner: Array<MapData, u32>,
+    /// Bytes that the kernel has allocated for the maps.
+    pub(super) bytes: u64,
+}
+
+/// The maps pinned in a directory and the length that each shall have, by name.
+pub(super) fn pinned(capacity: Capacity) -> impl Iterator<Item = (&'static str, u32)> {
+    SHAPES.into_iter().map(move |(name, _, length)| (name, length.of(capacity)))
+}
+
+/// How much the maps pinned in a directory hold.
+///
+/// # Errors
+/// What differs from what this xlb makes, in words.
+pub(super) fn pinned_capacity(directory: &Path) -> Result<Capacity, String> {
+    let mut capacity = Capacity::default();
+    for (name, bytes, length) in SHAPES {
+        let info = MapInfo::from_pin(directory.join(name))
+            .map_err(|error| format!("the map {name} can't be opened ({error})"))?;
+        if info.value_size() as usize != bytes {
+            let found = info.value_size();
+            return Err(format!("values of the map {name} have {found} bytes, not {bytes}"));
+        }
+        let len = info.max_entries();
+        match length {
+            Length::Fixed(expected) if expected != len => {
+                return Err(format!("the map {name} has {len} entries, not {expected}"));
+            }
+            Length::Fixed(_) => {}
+            Length::Slots => capacity.slots = len,
+            Length::Backends if capacity.backends != 0 && capacity.backends != len => {
+                return Err(format!("the map {name} has {len} entries, not {}", capacity.backends));
+            }
+            Length::Backends => capacity.backends = len,
+            Length::Ports => capacity.ports = len,
+        }
+    }
+    Ok(capacity)
+}
+
+impl Length {
+    fn of(self, capacity: Capacity) -> u32 {
+        match self {
+            Self::Fixed(len) => len,
+            Self::Slots => capacity.slots,
+            Self::Backends => capacity.backends,
+            Self::Ports => capacity.ports,
+        }
+    }
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    ///
+    /// # Errors
+    /// If one is missing, of another kind, or can't be mapped.
+    pub(super) fn take(object: &mut Ebpf, capacity: Capacity) -> Result<Self, Error> {
+        let mut bytes = 0;
+        let ports = take_data(object, "ports", &mut bytes)?;
+        let ports_fd = std::os::fd::AsFd::as_fd(ports.fd())
+            .try_clone_to_owned()
+            .map_err(|error| Error::kernel("keep the map ports open", error))?;
+        Ok(Self {
+            directory: mapped(object, "directory", 1, &mut bytes)?,
+            vips: mapped(object, "vips", 2 * VIP_POSITIONS, &mut bytes)?,
+            services: mapped(object, "services", 2 * SERVICE_POSITIONS, &mut bytes)?,
+            slots: mapped(object, "slots", capacity.slots, &mut bytes)?,
+            backends: mapped(object, "backends", capacity.backends, &mut bytes)?,
+            backend_counters: typed(object, "backend_counters", &mut bytes)?,
+            outcomes: typed(object, "outcomes", &mut bytes)?,
+            ports: kind("ports", Map::DevMap(ports).try_into())?,
+            ports_fd,
+            trace: typed(object, "trace", &mut bytes)?,
+            grace: typed(object, "grace", &mut bytes)?,
+            grace_inner: Array::create(1, 0)
+                .map_err(|error| Error::library("create the inner map of grace", error))?,
+            bytes,
+        })
+    }
+
+    /// Waits until no program run that began before is still under way.
+    ///
+    /// The kernel does that on an update of a map of maps (`synchronize_rcu` in its
+    /// `maybe_wait_bpf_programs`, Linux 4.19), so that nobody still uses the map that was there.
+    pub(super) fn grace(&mut self) -> Result<(), Error> {
+        self.grace
+            .set(0, &self.grace_inner, 0)
+            .map_err(|error| Error::library("wait for running programs by the map grace", error))
+    }
+
+    /// Copies everything into maps that are no smaller: tables, counters and the device map.
+    pub(super) fn copy_into(&self, new: &mut Self) -> Result<(), Error> {
+        new.vips.copy_from(&self.vips)?;
+        new.services.copy_from(&self.services)?;
+        new.slots.copy_from(&self.slots)?;
+        new.backends.copy_from(&self.backends)?;
+        new.directory.copy_from(&self.directory)?;
+        for port in 0..self.ports.len() {
+            if let Some(ifindex) = self.port(port)? {
+                new.set_port(port, ifindex)?;
+            }
+        }
+        copy_counters(&self.backend_counters, &mut new.backend_counters)?;
+        copy_counters(&self.outcomes, &mut new.outcomes)
+    }
+
+    /// The interface at an entry of the device map.
+    pub(super) fn port(&self, port: u32) -> Result<Option<u32>, Error> {
+        match self.ports.get(port, 0) {
+            Ok(value) => Ok(Some(value.if_index)),
+            Err(aya::maps::MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(Error::library(format!("read entry {port} of the map ports"), error)),
+        }
+    }
+
+    /// Points an entry of the device map at an interface.
+    pub(super) fn set_port(&mut self, port: u32, ifindex: u32) -> Result<(), Error> {
+        self.ports.set(port, ifindex, None, 0).map_err(|error| {
+            Error::library(
+                format!("point entry {port} of the map ports at interface {ifindex}"),
+                error,
+            )
+        })
+    }
+}
+
+fn take_data(object: &mut Ebpf, name: &'static str, bytes: &mut u64) -> Result<MapData, Error> {
+    let missing = || Error::Object { what: format!("map {name} of the kind that it should be") };
+    let data = match object.take_map(name).ok_or_else(missing)? {
+        Map::Array(data) | Map::PerCpuArray(data) | Map::DevMap(data) | Map::ArrayOfMaps(data) => {
+            data
+        }
+        _ => return Err(missing()),
+    };
+    *bytes += allocated(&data)?;
+    Ok(data)
+}
+
+fn typed<M>(object: &mut Ebpf, name: &'static str, bytes: &mut u64) -> Result<M, Error>
+where
+    M: TryFrom<Map, Error = aya::maps::MapError>,
+{
+    let data = take_data(object, name, bytes)?;
+    kind(name, Map::from_map_data(data).and_then(M::try_from))
+}
+
+fn kind<M>(name: &str, map: Result<M, aya::maps::MapError>) -> Result<M, Error> {
+    map.map_err(|error| Error::Object { what: format!("usable map {name} ({error})") })
+}
+
+fn mapped<T: Plain>(
+    object: &mut Ebpf,
+    name: &'static str,
+    len: u32,
+    bytes: &mut u64,
+) -> Result<MappedArray<T>, Error> {
+    let data = take_data(object, name, bytes)?;
+    let info = MapInfo::from_id(id(&data)?)
+        .map_err(|error| Error::library(format!("describe the map {name}"), error))?;
+    if info.value_size() as usize != size_of::<T>() || info.max_entries() != len {
+        return Err(Error::Object {
+            what: format!("map {name} of {len} entries of {} bytes", size_of::<T>()),
+        });
+    }
+    MappedArray::new(name, data.fd(), len)
+}
+
+fn id(data: &MapData) -> Result<u32, Error> {
+    data.info()
+        .map(|info| info.id())
+        .map_err(|error| Error::library("ask the kernel for a map's number", error))
+}
+
+/// Bytes of a map: `memlock` in its descriptor's info.
+fn allocated(data: &MapData) -> Result<u64, Error> {
+    let descriptor = std::os::fd::AsFd::as_fd(data.fd()).as_raw_fd();
+    let path = format!("/proc/self/fdinfo/{descriptor}");
+    let text =
+        fs::read_to_string(&path).map_err(|error| Error::kernel(format!("read {path}"), error))?;
+    let value = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+    value
+        .and_then(|value| value.trim().parse().ok())
+        .ok_or_else(|| Error::Inconsistent(format!("{path} has no memlock")))
+}
+
+fn copy_counters<T: Pod>(
+    old: &PerCpuArray<MapData, T>,
+    new: &mut PerCpuArray<MapData, T>,
+) -> Result<(), Error> {
+    for index in 0..old.len() {
+        let values: PerCpuValues<T> = old.get(&index, 0).map_err(|error| {
+            Error::library(format!("read the counters of number {index}"), error)
+        })?;
+        new.set(index, values, 0).map_err(|error| {
+            Error::library(format!("copy the counters of number {index}"), error)
+        })?;
+    }
+    Ok(())
+}

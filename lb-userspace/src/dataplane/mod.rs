@@ -1,0 +1,329 @@
+//! The data plane in the kernel: the program, its maps and its links to interfaces.
+//!
+//! In come an object file, [`Change`]s and interfaces; out come [`Actual`], counters and errors.
+//! The only module that speaks to the kernel's BPF. Everything is pinned, so it goes on forwarding
+//! without the agent, and an agent that starts takes over what is there without losing a packet.
+
+mod apply;
+mod attach;
+mod counters;
+mod error;
+mod maps;
+mod memory;
+mod pins;
+mod read;
+mod run;
+mod sys;
+#[cfg(test)]
+mod tests;
+mod xdp_state;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{ProgramFd, Xdp},
+};
+use lb_common::{
+    directory_builder,
+    hash::Keys,
+    id::BackendId,
+    layout::{BackendEntry, Directory, ServiceEntry, Slot, VERSION, VipEntry},
+    tables::Tables,
+};
+
+use self::{attach::Link, counters::Carried, maps::Maps, pins::Pins};
+pub(crate) use self::{
+    attach::{AttachMode, Attached},
+    counters::Counters,
+    error::Error,
+    run::{Action, TestRun},
+};
+use crate::plan::Capacity;
+#[cfg(doc)]
+use crate::plan::{Actual, Change};
+
+/// The XDP program's name in the object.
+const PROGRAM: &str = "xlb";
+
+/// What to load, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// The BPF object file's bytes.
+    pub(crate) object: Vec<u8>,
+    /// Where to pin; `None` pins nothing: all ends with the process.
+    pub(crate) pin_path: Option<PathBuf>,
+    /// The least that the maps shall hold. Pinned ones that hold more keep it.
+    pub(crate) capacity: Capacity,
+    /// Keys of the flow hash.
+    pub(crate) keys: Keys,
+    /// Record the outcome of each packet, for [`DataPlane::test_run`].
+    pub(crate) trace: bool,
+}
+
+/// The loaded program with its maps and links.
+///
+/// When it is dropped, what is pinned stays and goes on; [`DataPlane::remove`] ends it.
+pub(crate) struct DataPlane {
+    options: Options,
+    pins: Option<Pins>,
+    program: Program,
+    maps: Maps,
+    capacity: Capacity,
+    links: BTreeMap<String, Link>,
+    /// Backends whose other record a running program may still read.
+    recent_backends: BTreeSet<BackendId>,
+    /// So with the directory's other half.
+    recent_directory: bool,
+    /// What counters of former maps had above what was copied.
+    carried: Carried,
+    notices: Vec<String>,
+}
+
+impl DataPlane {
+    /// Loads the program, with the maps that are pinned or new ones, and puts it in the place of
+    /// the one that pinned links run. Interfaces are attached by [`DataPlane::attach`].
+    ///
+    /// # Errors
+    /// If the kernel refuses, or what is pinned is of another make. What was pinned is in force as
+    /// before then.
+    pub(crate) fn open(options: Options) -> Result<Self, Error> {
+        let mut notices = Vec::new();
+        let pins =
+            options.pin_path.as_deref().map(|path| Pins::open(path, &mut notices)).transpose()?;
+        let pinned = pins.as_ref().map(Pins::tables).transpose()?.flatten();
+        let mut plane = match &pinned {
+            Some(tables) => {
+                let pins = pins.expect("pinned tables were found in it");
+                Self::take_over(options, pins, tables)?
+            }
+            None => Self::start(options, pins)?,
+        };
+        plane.notices.splice(0..0, notices);
+        plane.take_links()?;
+        plane.pin_program()?;
+        Ok(plane)
+    }
+
+    /// With maps of its own.
+    fn start(options: Options, pins: Option<Pins>) -> Result<Self, Error> {
+        let capacity = options.capacity;
+        let tables = pins.as_ref().map(Pins::new_tables).transpose()?;
+        let (program, mut maps) = load(&options, tables.as_deref(), capacity)?;
+        init(&mut maps)?;
+        if let (Some(pins), Some(tables)) = (&pins, &tables) {
+            pins.set_tables(tables)?;
+        }
+        Ok(Self::new(options, pins, program, maps, capacity))
+    }
+
+    /// With the maps that are pinned.
+    fn take_over(options: Options, pins: Pins, tables: &Path) -> Result<Self, Error> {
+        let incompatible =
+            |what: String| Error::Incompatible { path: pins.path().to_owned(), what };
+        let capacity = maps::pinned_capacity(tables).map_err(incompatible)?;
+        pins.remove_leftovers()?;
+        let (program, maps) = load(&options, Some(tables), capacity)?;
+        let found = maps.directory.read(0)?.version;
+        if found != VERSION {
+            return Err(incompatible(format!("their layout has version {found}, not {VERSION}")));
+        }
+        let wanted = options.capacity;
+        let mut plane = Self::new(options, Some(pins), program, maps, capacity);
+        // Also for what a former agent wrote last.
+        plane.grace()?;
+        if !holds(capacity, wanted) {
+            plane.grow(wanted)?;
+        }
+        Ok(plane)
+    }
+
+    fn new(
+        options: Options,
+        pins: Option<Pins>,
+        program: Program,
+        maps: Maps,
+        capacity: Capacity,
+    ) -> Self {
+        Self {
+            options,
+            pins,
+            program,
+            maps,
+            capacity,
+            links: BTreeMap::new(),
+            recent_backends: BTreeSet::new(),
+            recent_directory: false,
+            carried: Carried::default(),
+            notices: Vec::new(),
+        }
+    }
+
+    /// Makes room for at least `capacity`: loads the program with larger maps that hold the same,
+    /// and puts it in the old one's place, link by link. Every packet is served meanwhile.
+    ///
+    /// # Errors
+    /// If the kernel refuses; then all is as before.
+    pub(crate) fn grow(&mut self, capacity: Capacity) -> Result<(), Error> {
+        if holds(self.capacity, capacity) {
+            return Ok(());
+        }
+        let capacity = Capacity {
+            slots: capacity.slots.max(self.capacity.slots),
+            backends: capacity.backends.max(self.capacity.backends),
+            ports: capacity.ports.max(self.capacity.ports),
+        };
+        let tables = self.pins.as_ref().map(Pins::new_tables).transpose()?;
+        let (program, mut maps) = load(&self.options, tables.as_deref(), capacity)?;
+        self.maps.copy_into(&mut maps)?;
+        let copied = self.count_maps()?;
+
+        let old_program = std::mem::replace(&mut self.program, program);
+        if let Err(error) = self.update_links() {
+            self.program = old_program;
+            self.update_links()?;
+            return Err(error);
+        }
+        if let (Some(pins), Some(tables)) = (&self.pins, &tables) {
+            pins.set_tables(tables)?;
+        }
+        // The old program counts until its last run is over.
+        self.maps.grace()?;
+        let last = self.count_maps()?;
+        self.carried.add_difference(&last, &copied);
+        self.maps = maps;
+        self.capacity = capacity;
+        self.recent_backends.clear();
+        self.recent_directory = false;
+        self.pin_program()
+    }
+
+    fn pin_program(&self) -> Result<(), Error> {
+        match &self.pins {
+            Some(pins) => pins.replace("program", self.program.fd()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until no program run that began before is still under way: about 10 to 50 ms.
+    pub(crate) fn grace(&mut self) -> Result<(), Error> {
+        self.maps.grace()?;
+        self.recent_backends.clear();
+        self.recent_directory = false;
+        Ok(())
+    }
+
+    /// What the maps hold at most.
+    pub(crate) fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    /// Bytes that the kernel has allocated for the maps.
+    pub(crate) fn map_bytes(&self) -> u64 {
+        self.maps.bytes
+    }
+
+    /// What the operator should hear of, since this was asked last.
+    pub(crate) fn take_notices(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Detaches from all interfaces and unpins everything.
+    ///
+    /// # Errors
+    /// If something can't be removed.
+    pub(crate) fn remove(mut self) -> Result<(), Error> {
+        let interfaces: Vec<String> = self.links.keys().cloned().collect();
+        interfaces.iter().try_for_each(|interface| self.detach(interface))?;
+        self.pins.take().map_or(Ok(()), Pins::remove)
+    }
+}
+
+/// The running tables, for `balance` on the host.
+impl Tables for DataPlane {
+    fn keys(&self) -> &impl lb_common::hash::KeySource {
+        &self.options.keys
+    }
+
+    fn directory(&self) -> Option<&Directory> {
+        self.maps.directory.get(0)
+    }
+
+    fn vip(&self, index: u32) -> Option<&VipEntry> {
+        self.maps.vips.get(index)
+    }
+
+    fn service(&self, index: u32) -> Option<&ServiceEntry> {
+        self.maps.services.get(index)
+    }
+
+    fn slot(&self, index: u32) -> Option<Slot> {
+        self.maps.slots.get(index).copied()
+    }
+
+    fn backend(&self, id: BackendId) -> Option<&BackendEntry> {
+        self.maps.backends.get(id.0)
+    }
+}
+
+fn holds(have: Capacity, want: Capacity) -> bool {
+    have.slots >= want.slots && have.backends >= want.backends && have.ports >= want.ports
+}
+
+/// Loads the program with the maps pinned in a directory; those that aren't there are made.
+fn load(
+    options: &Options,
+    tables: Option<&Path>,
+    capacity: Capacity,
+) -> Result<(Program, Maps), Error> {
+    let mut loader = EbpfLoader::new();
+    for (name, len) in maps::pinned(capacity) {
+        loader.map_max_entries(name, len);
+        if let Some(tables) = tables {
+            loader.map_pin_path(name, tables.join(name));
+        }
+    }
+    let trace = u32::from(options.trace);
+    loader.override_global("HASH_KEYS", &options.keys.0, true);
+    loader.override_global("TRACE", &trace, true);
+    let mut object = loader.load(&options.object).map_err(Error::load)?;
+
+    let maps = Maps::take(&mut object, capacity)?;
+    let mut program = Program(object);
+    program.xdp_mut()?.load().map_err(Error::verify)?;
+    Ok((program, maps))
+}
+
+/// The loaded program, in the object that owns it.
+struct Program(Ebpf);
+
+impl Program {
+    fn xdp(&self) -> Result<&Xdp, Error> {
+        let program = self.0.program(PROGRAM).ok_or_else(no_program)?;
+        program.try_into().map_err(|_| no_program())
+    }
+
+    fn xdp_mut(&mut self) -> Result<&mut Xdp, Error> {
+        let program = self.0.program_mut(PROGRAM).ok_or_else(no_program)?;
+        program.try_into().map_err(|_| no_program())
+    }
+
+    fn fd(&self) -> Result<&ProgramFd, Error> {
+        self.xdp()?.fd().map_err(|error| Error::library("use the XDP program", error))
+    }
+}
+
+fn no_program() -> Error {
+    Error::Object { what: format!("XDP program {PROGRAM}") }
+}
+
+/// Writes an empty directory, and the version last.
+fn init(maps: &mut Maps) -> Result<(), Error> {
+    let empty = directory_builder::build(&[])?;
+    let directory = Directory { version: 0, active: 0, halves: [empty.half; 2] };
+    maps.directory.write(0, &directory)?;
+    maps.directory.write_u32(0, std::mem::offset_of!(Directory, version), VERSION)
+}
