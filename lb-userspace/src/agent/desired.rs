@@ -1,0 +1,110 @@
+//! What shall be, from the config, the health of backends and the ways to them: pure.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use crate::{
+    config::{BackendConfig, NextHop, ServiceConfig},
+    model::{Backend, BackendKey, Desired, MacAddress, Route, Service},
+    network::{Interfaces, Resolution},
+};
+
+/// What all backends' frames have in common.
+#[derive(Clone, Debug)]
+pub struct Frames {
+    /// Next hop of backends that name none.
+    pub next_hop: NextHop,
+    /// Configured source of outer IPv4 headers.
+    pub source_ipv4: Option<Ipv4Addr>,
+    /// Configured source of outer IPv6 headers.
+    pub source_ipv6: Option<Ipv6Addr>,
+    /// The configured interfaces, by name.
+    pub interfaces: Vec<String>,
+}
+
+/// What shall be. `live_permille` tells the part of its weight that a backend serves now.
+pub fn desired(
+    services: &[ServiceConfig],
+    frames: &Frames,
+    ways: &BTreeMap<IpAddr, Resolution>,
+    interfaces: &Interfaces,
+    live_permille: impl Fn(&ServiceConfig, BackendKey) -> u16,
+) -> Desired {
+    let backend = |service: &ServiceConfig, backend: &BackendConfig| Backend {
+        key: backend.key,
+        weight: backend.weight,
+        live_permille: live_permille(service, backend.key),
+        forward: backend.forward.unwrap_or(service.forward),
+        route: frames.route(backend, ways.get(&backend.key.address), interfaces),
+    };
+    let service = |service: &ServiceConfig| Service {
+        name: service.name.clone(),
+        key: service.key,
+        affinity: service.affinity,
+        ring_size: service.ring_size,
+        backends: service.backends.iter().map(|b| backend(service, b)).collect(),
+    };
+    Desired { services: services.iter().map(service).collect() }
+}
+
+impl Frames {
+    /// The way to a backend, as far as it is known.
+    fn route(
+        &self,
+        backend: &BackendConfig,
+        way: Option<&Resolution>,
+        interfaces: &Interfaces,
+    ) -> Option<Route> {
+        let source = match backend.key.address {
+            IpAddr::V4(_) => self.source_ipv4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.source_ipv6.map(IpAddr::V6),
+        };
+        let configured = self.configured_next_hop(backend);
+        let route = way.and_then(|way| way.route(source, configured));
+        let mut route = match (route, configured) {
+            (Some(route), _) => route,
+            // No route in the kernel, but the operator knows the next hop: by the first interface.
+            (None, Some(next_hop)) => {
+                self.by_first_interface(next_hop, source, backend.key.address, interfaces)?
+            }
+            (None, None) => return None,
+        };
+        // Where packets come in by one interface alone, the way back out needs no comparison.
+        if let [only] = self.interfaces.as_slice()
+            && interfaces.named(only).is_some_and(|only| only.index == route.egress_ifindex)
+        {
+            route.egress_ifindex = 0;
+        }
+        Some(route)
+    }
+
+    fn configured_next_hop(&self, backend: &BackendConfig) -> Option<MacAddress> {
+        backend.next_hop.or(match self.next_hop {
+            NextHop::Auto => None,
+            NextHop::Mac(mac) => Some(mac),
+        })
+    }
+
+    fn by_first_interface(
+        &self,
+        next_hop: MacAddress,
+        source: Option<IpAddr>,
+        destination: IpAddr,
+        interfaces: &Interfaces,
+    ) -> Option<Route> {
+        let interface = interfaces.named(self.interfaces.first()?)?;
+        let own = || {
+            let addresses = interface.addresses.iter().map(|address| address.local);
+            addresses.into_iter().find(|address| address.is_ipv4() == destination.is_ipv4())
+        };
+        Some(Route {
+            next_hop,
+            source_mac: interface.mac?,
+            egress_ifindex: interface.index,
+            mtu: interface.mtu.try_into().unwrap_or(u16::MAX),
+            outer_source: source.or_else(own),
+        })
+    }
+}

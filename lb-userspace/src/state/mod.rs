@@ -1,0 +1,207 @@
+//! What outlives the agent: the changes made at run time, and the random seed of the flow hash.
+//!
+//! One JSON file, replaced whole: a reader sees the old one or the new one, also after a crash.
+
+mod overrides;
+
+pub use overrides::{BackendOverride, Overrides};
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the file's layout.
+const VERSION: u32 = 1;
+
+/// Everything that is kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Layout of the file.
+    version: u32,
+    /// The hash seed that was chosen where the config names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_seed: Option<u64>,
+    /// Changes made over the control API.
+    #[serde(default)]
+    pub overrides: Overrides,
+}
+
+/// Why the state can't be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The file system refuses.
+    #[error("can't {doing} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It was written by a newer xlb.
+    #[error(
+        "{} has version {found}, this xlb knows {VERSION}: run the xlb that wrote it, or move the \
+         file away to start without the changes made at run time", path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+}
+
+/// What was read, and what the operator should hear about it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The state; the default where there was none.
+    pub state: State,
+    /// A file that couldn't be understood was kept under another name.
+    pub warning: Option<String>,
+}
+
+impl State {
+    /// Reads the file. A missing one is an empty state; one that can't be understood is moved
+    /// aside, never overwritten.
+    ///
+    /// # Errors
+    /// The file can't be read or moved, or is of a newer version.
+    pub fn load(path: &Path) -> Result<Loaded, StateError> {
+        let io_error = |doing, source| StateError::Io { doing, path: path.to_owned(), source };
+        let mut text = Vec::new();
+        match File::open(path) {
+            Ok(mut file) => {
+                file.read_to_end(&mut text).map_err(|error| io_error("read", error))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Loaded { state: Self::default(), warning: None });
+            }
+            Err(error) => return Err(io_error("open", error)),
+        }
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        if let Ok(Version { version }) = serde_json::from_slice(&text)
+            && version > VERSION
+        {
+            return Err(StateError::Newer { path: path.to_owned(), found: version });
+        }
+        match serde_json::from_slice(&text) {
+            Ok(state) => Ok(Loaded { state, warning: None }),
+            Err(error) => {
+                let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                let seconds = since.map_or(0, |since| since.as_secs());
+                let aside = path.with_extension(format!("damaged-{seconds}"));
+                fs::rename(path, &aside).map_err(|error| io_error("move aside", error))?;
+                let warning = format!(
+                    "the state file {} can't be understood ({error}) and was kept as {}: the \
+                     changes made at run time are not in force",
+                    path.display(),
+                    aside.display()
+                );
+                Ok(Loaded { state: Self::default(), warning: Some(warning) })
+            }
+        }
+    }
+
+    /// Replaces the file, and makes its directory where it is missing.
+    ///
+    /// # Errors
+    /// The file system refuses; the old file is as it was.
+    pub fn save(&self, path: &Path) -> Result<(), StateError> {
+        let io_error =
+            |doing, path: &Path, source| StateError::Io { doing, path: path.to_owned(), source };
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or_else(|| Path::new("."));
+        fs::create_dir_all(directory).map_err(|error| io_error("make", directory, error))?;
+        let new = path.with_extension("new");
+        let state = Self { version: VERSION, ..self.clone() };
+        let mut text = serde_json::to_vec_pretty(&state)
+            .map_err(|error| io_error("write", path, error.into()))?;
+        text.push(b'\n');
+        let write = || {
+            let mut options = OpenOptions::new();
+            let mut file =
+                options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            file.write_all(&text)?;
+            file.sync_all()
+        };
+        write().map_err(|error| io_error("write", &new, error))?;
+        fs::rename(&new, path).map_err(|error| io_error("replace", path, error))?;
+        let sync = File::open(directory).and_then(|directory| directory.sync_all());
+        sync.map_err(|error| io_error("sync", directory, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> State {
+        State {
+            version: VERSION,
+            hash_seed: Some(u64::MAX),
+            overrides: Overrides {
+                removed_services: ["old".to_owned()].into(),
+                ..Overrides::default()
+            },
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/state.json");
+        assert_eq!(State::load(&path).unwrap().state, State::default());
+        state().save(&path).unwrap();
+        let loaded = State::load(&path).unwrap();
+        assert_eq!(loaded.state, state());
+        assert_eq!(loaded.warning, None);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left");
+    }
+
+    #[test]
+    fn a_damaged_file_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        for damage in ["", "{", "[]", "{\"version\":1,\"overrides\":7}", "\u{0}\u{1}"] {
+            fs::write(&path, damage).unwrap();
+            let loaded = State::load(&path).unwrap();
+            assert_eq!(loaded.state, State::default());
+            assert!(loaded.warning.unwrap().contains("damaged-"), "{damage}");
+            assert!(!path.exists());
+        }
+        let kept = fs::read_dir(directory.path()).unwrap().count();
+        assert!(kept >= 1);
+    }
+
+    #[test]
+    fn a_newer_file_is_refused_and_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        fs::write(&path, "{\"version\":2,\"more\":true}").unwrap();
+        let error = State::load(&path).unwrap_err();
+        assert!(error.to_string().contains("version 2"), "{error}");
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_failed_save_leaves_the_old_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        state().save(&path).unwrap();
+        // A directory in the way of the new file.
+        fs::create_dir(directory.path().join("state.new")).unwrap();
+        let error = State::default().save(&path).unwrap_err();
+        assert!(error.to_string().contains("state.new"), "{error}");
+        assert_eq!(State::load(&path).unwrap().state, state());
+    }
+}
