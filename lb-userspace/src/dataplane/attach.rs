@@ -96,11 +96,15 @@ impl DataPlane {
 
     /// Detaches the program from an interface. One that hasn't it is no error.
     pub(crate) fn detach(&mut self, interface: &str) -> Result<(), Error> {
-        if let Some(pins) = &self.pins {
-            remove_if_there(&pins.link(interface))?;
+        // Not left to the removal of the pin, which the kernel works off later.
+        if let Some(link) = self.links.remove(interface) {
+            sys::link_detach(&link.descriptor)
+                .map_err(|error| Error::kernel(format!("detach from {interface}"), error))?;
         }
-        self.links.remove(interface);
-        Ok(())
+        match &self.pins {
+            Some(pins) => remove_if_there(&pins.link(interface)),
+            None => Ok(()),
+        }
     }
 
     /// The interfaces that the program is attached to. Drops links whose interface is gone.

@@ -210,8 +210,9 @@ mod tests {
     fn permission_is_told_apart() {
         let error = Error::kernel("x", io::Error::from_raw_os_error(libc::EPERM));
         assert!(matches!(error, Error::NotPermitted { .. }));
-        let error =
-            Error::library("x", MapError::IoError(io::Error::from_raw_os_error(libc::E2BIG)));
+        let io_error = io::Error::from_raw_os_error(libc::E2BIG);
+        let error = MapError::SyscallError(aya::sys::SyscallError { call: "call", io_error });
+        let error = Error::library("x", error);
         assert!(
             matches!(error, Error::Kernel { source, .. } if source.raw_os_error() == Some(libc::E2BIG))
         );

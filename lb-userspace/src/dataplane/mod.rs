@@ -105,6 +105,7 @@ impl DataPlane {
         plane.notices.splice(0..0, notices);
         plane.take_links()?;
         plane.pin_program()?;
+        plane.grow(plane.options.capacity)?;
         Ok(plane)
     }
 
@@ -131,13 +132,9 @@ impl DataPlane {
         if found != VERSION {
             return Err(incompatible(format!("their layout has version {found}, not {VERSION}")));
         }
-        let wanted = options.capacity;
         let mut plane = Self::new(options, Some(pins), program, maps, capacity);
         // Also for what a former agent wrote last.
         plane.grace()?;
-        if !holds(capacity, wanted) {
-            plane.grow(wanted)?;
-        }
         Ok(plane)
     }
 
@@ -289,11 +286,12 @@ fn load(
     let trace = u32::from(options.trace);
     loader.override_global("HASH_KEYS", &options.keys.0, true);
     loader.override_global("TRACE", &trace, true);
-    let mut object = loader.load(&options.object).map_err(Error::load)?;
+    let object = loader.load(&options.object).map_err(Error::load)?;
 
-    let maps = Maps::take(&mut object, capacity)?;
     let mut program = Program(object);
+    // Before the maps are taken: until then the program knows them by their descriptors.
     program.xdp_mut()?.load().map_err(Error::verify)?;
+    let maps = Maps::take(&mut program.0, capacity)?;
     Ok((program, maps))
 }
 

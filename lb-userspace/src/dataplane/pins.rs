@@ -104,16 +104,16 @@ impl Pins {
         Ok(())
     }
 
-    /// Where an interface's link is pinned. Dots in its name are written `%2E`.
+    /// Where an interface's link is pinned. Dots in its name are written `%2E`; `%` is in none.
     pub(super) fn link(&self, interface: &str) -> PathBuf {
-        self.path.join("links").join(interface.replace('%', "%25").replace('.', "%2E"))
+        self.path.join("links").join(interface.replace('.', "%2E"))
     }
 
     /// The interfaces that have a pinned link.
     pub(super) fn linked(&self) -> Result<Vec<String>, Error> {
         let name = |path: PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            name.replace("%2E", ".").replace("%25", "%")
+            name.replace("%2E", ".")
         };
         Ok(entries(&self.path.join("links"))?.into_iter().map(name).collect())
     }

@@ -8,8 +8,9 @@ use super::{DataPlane, Error, error::os_error, maps::Value};
 /// The shortest frame that the kernel hands to an XDP program: an Ethernet header.
 const MIN_FRAME: usize = 14;
 /// The longest frame in one buffer: a page of 4 KiB without the headroom (256) and
-/// `skb_shared_info` (320 bytes) behind it. Longer ones would come in fragments, which the program
-/// doesn't read, and which drivers only hand to programs that say that they do.
+/// `skb_shared_info` (320 bytes) behind it. Of a longer one the kernel shows the program only this
+/// much (Linux 6.18), so the verdict would not be that of a driver, which hands over whole frames or
+/// refuses a program that doesn't read fragments.
 const MAX_FRAME: usize = 4096 - 256 - 320;
 /// Room for what the program puts in front.
 const GROWTH: usize = 256;

@@ -62,6 +62,13 @@ pub(super) fn link_update(link: impl AsFd, program: impl AsFd) -> io::Result<()>
     bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attributes).map(|_| ())
 }
 
+/// Detaches a link's program at once, whoever else holds the link (Linux 5.9).
+pub(super) fn link_detach(link: impl AsFd) -> io::Result<()> {
+    let mut attributes = attributes();
+    attributes.link_detach.link_fd = link.as_fd().as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_LINK_DETACH, &mut attributes).map(|_| ())
+}
+
 /// Describes the XDP link behind a descriptor.
 pub(super) fn link_info(link: impl AsFd) -> io::Result<LinkInfo> {
     // SAFETY: integers and unions of them, for which zero is a value.

@@ -1,1 +1,5 @@
+//! The data plane in a real kernel, as root: each test with pins and a network namespace of its own.
 
+mod links;
+mod state;
+mod world;
