@@ -18,6 +18,9 @@ pub(crate) enum Error {
         /// Why it isn't, or what mounting one said.
         reason: String,
     },
+    /// A name that can't be made where BPF objects are pinned.
+    #[error("can't make {}: the BPF file system forbids dots in names; give another pin_path", .0.display())]
+    DotInName(PathBuf),
     /// Another process uses the same pins.
     #[error("another xlb runs with pin_path {}; stop it, or give this one another pin_path", .0.display())]
     InUse(PathBuf),

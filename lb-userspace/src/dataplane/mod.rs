@@ -37,7 +37,7 @@ use lb_common::{
 
 use self::{attach::Link, counters::Carried, maps::Maps, pins::Pins};
 pub(crate) use self::{
-    attach::{AttachMode, Attached},
+    attach::{AttachMode, Attached, Mode},
     counters::Counters,
     error::Error,
     run::{Action, TestRun},
@@ -205,7 +205,7 @@ impl DataPlane {
         }
     }
 
-    /// Waits until no program run that began before is still under way: about 10 to 50 ms.
+    /// Waits until no program run that began before is still under way: about 10 ms on an idle machine.
     pub(crate) fn grace(&mut self) -> Result<(), Error> {
         self.maps.grace()?;
         self.recent_backends.clear();

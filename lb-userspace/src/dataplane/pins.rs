@@ -39,6 +39,11 @@ impl Pins {
     /// its usual place if it isn't there; says so in `notices`.
     pub(super) fn open(path: &Path, notices: &mut Vec<String>) -> Result<Self, Error> {
         ensure_bpffs(path, notices)?;
+        let dotted =
+            |path: &&Path| path.file_name().is_some_and(|name| name.as_bytes().contains(&b'.'));
+        if let Some(path) = path.ancestors().take_while(|path| !path.exists()).find(dotted) {
+            return Err(Error::DotInName(path.to_owned()));
+        }
         let links = path.join("links");
         fs::create_dir_all(&links).map_err(|error| {
             Error::kernel(format!("make the directory {}", links.display()), error)

@@ -2,8 +2,7 @@
 
 use super::world::*;
 use crate::dataplane::{
-    AttachMode, DataPlane, Error,
-    attach::Mode,
+    AttachMode, Attached, DataPlane, Error, Mode,
     sys::{self, LinkInfo},
 };
 
@@ -22,7 +21,7 @@ fn a_link_outlives_the_agent_and_runs_its_next_program() {
     run("links", |world| {
         veth();
         let mut plane = world.open();
-        let attached = plane.attach("left", AttachMode::Auto).unwrap();
+        let attached: Attached = plane.attach("left", AttachMode::Auto).unwrap();
         assert_eq!(attached.mode, Mode::Native);
         assert_eq!(plane.attach("left", AttachMode::Native).unwrap(), attached);
         let first = link(world, "left");

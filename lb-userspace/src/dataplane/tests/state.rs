@@ -10,7 +10,7 @@ use lb_common::{
 
 use super::world::*;
 use crate::{
-    dataplane::{Action, Error},
+    dataplane::{Action, Counters, DataPlane, Error, TestRun},
     plan::{Actual, Capacity, Change},
 };
 
@@ -18,9 +18,7 @@ use crate::{
 fn frames_go_where_the_ring_says() {
     run("frames", |world| {
         let mut plane = world.open();
-        let run = |plane: &mut crate::dataplane::DataPlane| {
-            plane.test_run(&frame(1000), None).unwrap().unwrap()
-        };
+        let run = |plane: &mut DataPlane| plane.test_run(&frame(1000), None).unwrap().unwrap();
         assert_eq!(run(&mut plane).action, Action::Pass);
         assert_eq!(run(&mut plane).frame, frame(1000));
 
@@ -29,12 +27,12 @@ fn frames_go_where_the_ring_says() {
         let of = |backend| found.iter().filter(|&&found| found == backend).count();
         assert_eq!(of(1) + of(2), 200);
         assert!(of(1) > 60 && of(2) > 60, "{} and {}", of(1), of(2));
-        let sent = run(&mut plane);
+        let sent: TestRun = run(&mut plane);
         assert_eq!(sent.trace.service, 1);
         assert_eq!(sent.frame[..6], [2, 0, 0, 0, 0, 10 + sent.trace.backend as u8]);
         assert_eq!(sent.frame[12..], frame(1000)[12..]);
 
-        let counters = plane.counters().unwrap();
+        let counters: Counters = plane.counters().unwrap();
         assert_eq!(counters.outcomes[0], 2);
         let packets = counters.backends.values().map(|counters| counters.packets).sum::<u64>();
         let bytes = counters.backends.values().map(|counters| counters.bytes).sum::<u64>();
@@ -150,7 +148,7 @@ fn maps_grow_and_keep_what_they_hold() {
 
         let mut options = world.options();
         options.capacity.backends = 40;
-        let mut plane = crate::dataplane::DataPlane::open(options).unwrap();
+        let mut plane = DataPlane::open(options).unwrap();
         let capacity = Capacity { backends: 40, ..capacity };
         assert_eq!(plane.actual().unwrap(), Actual { capacity, ..before });
         assert_eq!(spread(&mut plane), flows);
@@ -231,12 +229,16 @@ fn an_object_that_is_not_ours_is_refused() {
     run("object", |world| {
         let mut options = world.options();
         options.object = b"no ELF".to_vec();
-        let error = crate::dataplane::DataPlane::open(options).err().unwrap();
+        let error = DataPlane::open(options).err().unwrap();
         assert!(matches!(error, Error::Object { .. }), "{error}");
         let mut options = world.options();
         options.pin_path = Some("/proc/xlb".into());
-        let error = crate::dataplane::DataPlane::open(options).err().unwrap();
+        let error = DataPlane::open(options).err().unwrap();
         assert!(error.to_string().contains("mount -t bpf"), "{error}");
+        let mut options = world.options();
+        options.pin_path = Some(world.pins.join("a.b/c"));
+        let error = DataPlane::open(options).err().unwrap();
+        assert!(matches!(error, Error::DotInName(path) if path == world.pins.join("a.b")));
     });
 }
 
