@@ -3,6 +3,8 @@
 mod agent;
 mod config;
 mod dataplane;
+#[cfg_attr(not(test), expect(dead_code, reason = "the agent starts the checks"))]
+mod health;
 mod model;
 mod network;
 mod plan;

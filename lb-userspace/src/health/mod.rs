@@ -1,0 +1,171 @@
+//! Active health checks: probes run beside each other, transitions come out as events.
+//!
+//! In: the checks that shall run ([`Health::set`]). Out: a [`HealthEvent`] for every transition,
+//! and a [`Report`] of each check at any time. A backend under a check that nothing is known of
+//! takes no new flows until its first probe, which is sent at once, passes.
+
+mod probe;
+mod state;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use crate::{
+    config::ActiveCheck,
+    model::{BackendKey, ServiceKey},
+};
+
+/// How one backend of one service is checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckSpec {
+    /// The service.
+    pub service: ServiceKey,
+    /// The backend.
+    pub backend: BackendKey,
+    /// What is asked, how often, and what follows from the answers.
+    pub check: ActiveCheck,
+    /// What is known of the backend from before, such as from an earlier run of the agent. It only
+    /// counts when the check is new: one that changes keeps its own state.
+    pub known: Option<bool>,
+}
+
+impl CheckSpec {
+    fn id(&self) -> CheckId {
+        (self.service, self.backend)
+    }
+
+    /// Where probes go: the backend's own address, not the VIP.
+    fn target(&self) -> SocketAddr {
+        SocketAddr::new(self.backend.address, self.check.port)
+    }
+}
+
+/// The service and the backend that a check is about.
+pub type CheckId = (ServiceKey, BackendKey);
+
+/// A backend became healthy or failed, or its first probe showed which it is.
+///
+/// Events of a check that was removed meanwhile may still be in the channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthEvent {
+    /// The service.
+    pub service: ServiceKey,
+    /// The backend.
+    pub backend: BackendKey,
+    /// What it is now.
+    pub healthy: bool,
+    /// What the deciding probe saw.
+    pub reason: String,
+    /// When that probe ended.
+    pub at: SystemTime,
+}
+
+/// What a check knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// `None` until the first probe ended.
+    pub healthy: Option<bool>,
+    /// Since when it is so.
+    pub since: SystemTime,
+    /// What the last probe saw.
+    pub reason: String,
+    /// Probes that passed.
+    pub passed: u64,
+    /// Probes that failed.
+    pub failed: u64,
+    /// Probes that said nothing about the backend, because this host lacked what they need.
+    pub inconclusive: u64,
+}
+
+/// All running checks. They end when it is dropped. Needs a Tokio runtime.
+#[derive(Debug)]
+pub struct Health {
+    running: BTreeMap<CheckId, Running>,
+    events: mpsc::Sender<HealthEvent>,
+}
+
+#[derive(Debug)]
+struct Running {
+    check: ActiveCheck,
+    report: SharedReport,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[derive(Clone, Debug)]
+struct SharedReport(Arc<Mutex<Report>>);
+
+impl SharedReport {
+    fn new(healthy: Option<bool>) -> Self {
+        let reason = match healthy {
+            Some(_) => "known from before",
+            None => "no probe has ended yet",
+        };
+        Self(Arc::new(Mutex::new(Report {
+            healthy,
+            since: SystemTime::now(),
+            reason: reason.to_owned(),
+            passed: 0,
+            failed: 0,
+            inconclusive: 0,
+        })))
+    }
+
+    fn read(&self) -> Report {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Report)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Health {
+    /// No checks yet; transitions go to `events`.
+    pub fn new(events: mpsc::Sender<HealthEvent>) -> Self {
+        Self { running: BTreeMap::new(), events }
+    }
+
+    /// Makes exactly these checks run. One that is the same runs on undisturbed; one that changed
+    /// starts its next probe at once and keeps what it knows.
+    pub fn set(&mut self, checks: Vec<CheckSpec>) {
+        let mut before = std::mem::take(&mut self.running);
+        for spec in checks {
+            let id = spec.id();
+            let running = match before.remove(&id) {
+                Some(running) if running.check == spec.check => running,
+                Some(running) => self.start(spec, running.report.clone()),
+                None => {
+                    let report = SharedReport::new(spec.known);
+                    self.start(spec, report)
+                }
+            };
+            self.running.insert(id, running);
+        }
+    }
+
+    /// What a check knows; `None` when there is no such check.
+    pub fn report(&self, service: ServiceKey, backend: BackendKey) -> Option<Report> {
+        self.running.get(&(service, backend)).map(|running| running.report.read())
+    }
+
+    fn start(&self, spec: CheckSpec, report: SharedReport) -> Running {
+        let check = spec.check.clone();
+        let task = tokio::spawn(watch::run(spec, report.clone(), self.events.clone()));
+        Running { check, report, task }
+    }
+}
