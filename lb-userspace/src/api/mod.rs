@@ -1,0 +1,50 @@
+//! The control API: HTTP and JSON over a Unix socket, its server and its client.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/status` | [`Status`] |
+//! | `GET /v1/stats` | [`Stats`] |
+//! | `GET /v1/events?since=N&wait_seconds=S` | [`EventPage`] |
+//! | `GET /v1/services` | list of [`ServiceStatus`] |
+//! | `POST /v1/services` | [`ServiceStatus`]; takes the keys of a `[[service]]` |
+//! | `GET /v1/services/{name}` | [`ServiceStatus`] |
+//! | `DELETE /v1/services/{name}` | [`Removed`] |
+//! | `GET /v1/services/{name}/backends` | list of [`BackendStatus`] |
+//! | `POST /v1/services/{name}/backends` | [`BackendStatus`]; takes the keys of a `[[service.backend]]` |
+//! | `PATCH /v1/services/{name}/backends/{address}` | [`BackendStatus`]; takes a [`BackendChange`] |
+//! | `DELETE /v1/services/{name}/backends/{address}` | [`Removed`] |
+//! | `POST /v1/explain` | [`Explanation`]; takes a [`FlowQuery`] |
+//!
+//! What fails answers `{"error": {"kind", "message", "hint"}}`, with a 4xx status where the input
+//! was wrong.
+
+mod client;
+mod command;
+mod error;
+mod events;
+mod routes;
+pub mod serve;
+mod socket;
+#[cfg(test)]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use client::{Client, ClientError};
+pub use command::{AgentHandle, Command, Reply};
+pub use error::{ApiError, ErrorKind};
+pub use events::{Event, EventKind, EventLog, EventPage};
+pub use routes::router;
+pub use socket::{ControlSocket, SocketError};
+pub use types::{
+    BackendChange, BackendState, BackendStatus, BackendTraffic, Explanation, FlowQuery,
+    HealthStatus, InterfaceStatus, NextHopStatus, Reload, Removed, ServiceStatus, ServiceTraffic,
+    Stats, Status, Step,
+};
+
+/// Longest body in bytes of a request.
+const BODY_MAX: usize = 4 << 20;
+
+/// Longest time in seconds that a request for events waits.
+const EVENTS_WAIT_MAX_SECONDS: u64 = 30;

@@ -1,0 +1,251 @@
+//! What the API says and takes. The names are an interface.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The agent, and all that it serves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the agent.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: f64,
+    /// The file that it was started with.
+    pub config_file: String,
+    /// Where packets come in.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Memory of all maps.
+    pub maps_bytes: u64,
+    /// Most flows that are remembered at a time.
+    pub flow_capacity: u64,
+    /// By name.
+    pub services: Vec<ServiceStatus>,
+    /// Reloads of the config since the start that took effect.
+    pub reloads_ok_total: u64,
+    /// Reloads that changed nothing, because the config was wrong.
+    pub reloads_failed_total: u64,
+    /// The last of either.
+    pub last_reload: Option<Reload>,
+    /// What the operator should look at, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// An interface that the program is to be attached to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its number; `None` while there is no such interface.
+    pub ifindex: Option<u32>,
+    /// `native` or `generic`; `None` while nothing is attached.
+    pub xdp_mode: Option<String>,
+    /// Whether packets are balanced.
+    pub attached: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Unique.
+    pub name: String,
+    /// `203.0.113.10:80`, `[2001:db8::10]:443`, `203.0.113.10:*`.
+    pub vip: String,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// `l2`, `ipip` or `gue`.
+    pub forward: String,
+    /// Slots of its ring; 0 while it has none.
+    pub ring_size: u32,
+    /// `flow`, `source` or `packet`.
+    pub affinity: String,
+    /// In the config's order.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// A backend of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Unique within the service; with a port where it has one of its own.
+    pub address: String,
+    /// As configured.
+    pub weight: u16,
+    /// What it takes of new flows now: 0 when failed or draining.
+    pub live_weight: f64,
+    /// The one word for it.
+    pub state: BackendState,
+    /// `None` where it isn't checked.
+    pub health: Option<HealthStatus>,
+    /// Where its frames go.
+    pub next_hop: NextHopStatus,
+    /// Forward mode, its own or the service's.
+    pub forward: String,
+    /// Part of the ring's slots, 0 to 1.
+    pub share: f64,
+    /// Packets forwarded.
+    pub packets_total: u64,
+    /// Bytes of them as they arrived.
+    pub bytes_total: u64,
+    /// TCP connections opened.
+    pub new_flows_total: u64,
+}
+
+/// A backend's state in one word: the first of these that is true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendState {
+    /// It was told to finish what it has.
+    Draining,
+    /// Its check failed.
+    Unhealthy,
+    /// Its first check has not ended.
+    Pending,
+    /// Its next hop is not known.
+    Unresolved,
+    /// It takes new flows.
+    Healthy,
+    /// A state that a newer agent told.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What a check knows of a backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HealthStatus {
+    /// `None` until the first probe ended.
+    pub ok: Option<bool>,
+    /// Since when it is so.
+    pub since: Timestamp,
+    /// What the last probe saw.
+    pub reason: String,
+    /// Probes that passed.
+    pub passed_total: u64,
+    /// Probes that failed.
+    pub failed_total: u64,
+    /// Probes that said nothing, because the balancer's host lacked what they need.
+    pub inconclusive_total: u64,
+}
+
+/// Where a backend's frames go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHopStatus {
+    /// The destination MAC address.
+    pub mac: Option<String>,
+    /// Name of the interface that they leave by; `None` is the one that a packet came in by.
+    pub interface: Option<String>,
+    /// Why there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A reload of the config.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reload {
+    /// When.
+    pub at: Timestamp,
+    /// Whether it took effect.
+    pub ok: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What the program counted since its maps were made.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Packets that were not ours.
+    pub passes_total: u64,
+    /// Packets refused, by the name of the reason; every reason is there.
+    pub drops_total: BTreeMap<String, u64>,
+    /// By name.
+    pub services: Vec<ServiceTraffic>,
+}
+
+/// Traffic of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceTraffic {
+    /// The service.
+    pub name: String,
+    /// Sum of the backends'.
+    pub packets_total: u64,
+    /// Sum of the backends'.
+    pub bytes_total: u64,
+    /// Sum of the backends'.
+    pub new_flows_total: u64,
+    /// In the config's order.
+    pub backends: Vec<BackendTraffic>,
+}
+
+/// Traffic of a backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendTraffic {
+    /// The backend.
+    pub address: String,
+    /// Packets forwarded.
+    pub packets_total: u64,
+    /// Bytes of them as they arrived.
+    pub bytes_total: u64,
+    /// TCP connections opened.
+    pub new_flows_total: u64,
+}
+
+/// A change to a backend: what is left out stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackendChange {
+    /// 0 to 65535.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
+    /// Whether it takes no new flows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<bool>,
+}
+
+/// What is no longer there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// A service's name, or a backend's address.
+    pub removed: String,
+}
+
+/// A packet to explain: one that opens a connection, where it is TCP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowQuery {
+    /// Source address and port.
+    pub from: SocketAddr,
+    /// Destination address and port.
+    pub to: SocketAddr,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+}
+
+/// What the running balancer would do with a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// `pass`, `tx`, `redirect` or `drop`.
+    pub verdict: String,
+    /// Name of the service that it belongs to.
+    pub service: Option<String>,
+    /// Address of the backend that it goes to.
+    pub backend: Option<String>,
+    /// Name of the drop reason.
+    pub reason: Option<String>,
+    /// The packet's journey, in order.
+    pub steps: Vec<Step>,
+}
+
+/// A step of a packet's journey.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its name: `parse`, `service`, `slot`, `backend`, `rewrite`, `out`.
+    pub step: String,
+    /// What happens there, for people.
+    pub detail: String,
+}

@@ -1,0 +1,154 @@
+//! From the agent's own words to the exposition format.
+
+use std::fmt;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text::encode},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+
+use crate::api::{BackendStatus, Stats, Status};
+
+/// The text of all metrics.
+pub fn render(status: &Status, stats: &Stats) -> String {
+    let mut registry = Registry::with_prefix("xlb");
+    registry
+        .register_collector(Box::new(Snapshot { status: status.clone(), stats: stats.clone() }));
+    let mut text = String::new();
+    // Writing into a String can't fail, and the snapshot's own encoding adds no errors.
+    let _ = encode(&mut text, &registry);
+    text
+}
+
+#[derive(Debug)]
+struct Snapshot {
+    status: Status,
+    stats: Stats,
+}
+
+type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (status, stats) = (&self.status, &self.stats);
+        let out = &mut encoder;
+        gauges(
+            out,
+            "build_info",
+            "Version of the agent",
+            [([("version", &*status.version)], 1.0)],
+        )?;
+        gauges(
+            out,
+            "uptime_seconds",
+            "Time since the agent started",
+            [([], status.uptime_seconds)],
+        )?;
+        gauges(out, "maps_bytes", "Memory of all maps", [([], status.maps_bytes as f64)])?;
+        let reloads = [("ok", status.reloads_ok_total), ("error", status.reloads_failed_total)];
+        let reloads = reloads.map(|(result, count)| ([("result", result)], count));
+        counters(out, "reloads", "Reloads of the config", reloads)?;
+        let attached = status.interfaces.iter().map(|interface| {
+            ([("interface", &*interface.name)], f64::from(u8::from(interface.attached)))
+        });
+        gauges(
+            out,
+            "interface_attached",
+            "Whether packets of the interface are balanced",
+            attached,
+        )?;
+
+        let passes = [([], stats.passes_total)];
+        counters(out, "passes", "Packets that were not for a service", passes)?;
+        let drops = stats.drops_total.iter().map(|(reason, n)| ([("reason", reason.as_str())], *n));
+        counters(out, "drops", "Packets refused, by reason", drops)?;
+        self.traffic(out)?;
+        self.backends(out)
+    }
+}
+
+impl Snapshot {
+    fn traffic(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let each = || {
+            self.stats.services.iter().flat_map(|service| {
+                let labels = |address| [("service", &*service.name), ("backend", address)];
+                service.backends.iter().map(move |backend| (labels(&*backend.address), backend))
+            })
+        };
+        let packets = each().map(|(labels, backend)| (labels, backend.packets_total));
+        counters(out, "backend_packets", "Packets forwarded to the backend", packets)?;
+        let bytes = each().map(|(labels, backend)| (labels, backend.bytes_total));
+        counters(out, "backend_bytes", "Bytes of those packets as they arrived", bytes)?;
+        let new_flows = each().map(|(labels, backend)| (labels, backend.new_flows_total));
+        counters(out, "backend_new_flows", "TCP connections opened to the backend", new_flows)
+    }
+
+    fn backends(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let each = || {
+            self.status.services.iter().flat_map(|service| {
+                let labels = |address| [("service", &*service.name), ("backend", address)];
+                service.backends.iter().map(move |backend| (labels(&*backend.address), backend))
+            })
+        };
+        let gauge = |value: fn(&BackendStatus) -> f64| {
+            each().map(move |(labels, backend)| (labels, value(backend)))
+        };
+        let healthy = gauge(|backend| {
+            // What isn't checked counts as healthy.
+            f64::from(u8::from(backend.health.as_ref().is_none_or(|h| h.ok == Some(true))))
+        });
+        gauges(out, "backend_healthy", "Whether the backend's check passes", healthy)?;
+        let weight = gauge(|backend| backend.weight.into());
+        gauges(out, "backend_weight", "The configured weight", weight)?;
+        let live_weight = gauge(|backend| backend.live_weight);
+        gauges(out, "backend_live_weight", "The weight for new flows now", live_weight)?;
+        let share = gauge(|backend| backend.share);
+        gauges(out, "backend_share", "The part of the ring's slots, 0 to 1", share)?;
+        let checks =
+            each().filter_map(|(labels, backend)| Some((labels, backend.health.as_ref()?)));
+        let checks = checks.flat_map(|([service, backend], health)| {
+            [
+                ("passed", health.passed_total),
+                ("failed", health.failed_total),
+                ("inconclusive", health.inconclusive_total),
+            ]
+            .map(|(result, count)| ([service, backend, ("result", result)], count))
+        });
+        counters(out, "health_checks", "Probes that ended", checks)
+    }
+}
+
+fn counters<'a, const N: usize>(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    samples: impl IntoIterator<Item = (Labels<'a, N>, u64)>,
+) -> fmt::Result {
+    let encoder = out.encode_descriptor(name, help, None, MetricType::Counter)?;
+    family(encoder, samples.into_iter().map(|(labels, value)| (labels, ConstCounter::new(value))))
+}
+
+fn gauges<'a, const N: usize>(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    samples: impl IntoIterator<Item = (Labels<'a, N>, f64)>,
+) -> fmt::Result {
+    let encoder = out.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    family(encoder, samples.into_iter().map(|(labels, value)| (labels, ConstGauge::new(value))))
+}
+
+fn family<'a, const N: usize>(
+    mut encoder: MetricEncoder<'_>,
+    mut samples: impl Iterator<Item = (Labels<'a, N>, impl EncodeMetric)>,
+) -> fmt::Result {
+    if N == 0 {
+        return samples.next().map_or(Ok(()), |(_, metric)| metric.encode(encoder));
+    }
+    for (labels, metric) in samples {
+        metric.encode(encoder.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
