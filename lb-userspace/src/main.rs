@@ -14,6 +14,8 @@ mod health;
 mod metrics;
 mod model;
 mod network;
+#[cfg_attr(not(test), expect(dead_code, reason = "the data path loads them"))]
+mod objects;
 mod plan;
 mod state;
 
