@@ -1,0 +1,225 @@
+//! What the test binaries said, added up. A test that leaves itself out prints the line
+//! `SKIP <test>: <reason>` and passes for libtest; here it counts as skipped.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display, Formatter},
+};
+
+use super::Outcome;
+
+/// The sum over all binaries so far.
+#[derive(Default)]
+pub(super) struct Report {
+    passed: u64,
+    failed: u64,
+    failures: Vec<String>,
+    /// Reason by binary and test: a test may say so more than once.
+    skipped: BTreeMap<(String, String), String>,
+    /// Skips by SKIP lines in the binary that is running; libtest counts them as passed.
+    skips_of_current: u64,
+    /// Whether the running binary gave its totals, and how many failures it counted.
+    result_of_current: Option<u64>,
+    /// Whether lines are names below the heading `failures:`.
+    in_failures: bool,
+}
+
+impl Report {
+    /// Takes in a line that the binary `title` printed.
+    pub(super) fn line(&mut self, title: &str, line: &str) {
+        let line = line.trim_end_matches('\r');
+        if let Some(skip) = skip(line) {
+            self.skip(title, skip);
+        } else if let Some(totals) = Totals::parse(line) {
+            self.passed += totals.passed;
+            self.failed += totals.failed;
+            *self.result_of_current.get_or_insert(0) += totals.failed;
+            self.in_failures = false;
+        } else if let Some((test, reason)) = ignored(line) {
+            let key = (title.to_owned(), test.to_owned());
+            self.skipped.insert(key, reason.to_owned());
+        } else if line == "failures:" {
+            self.in_failures = true;
+        } else if self.in_failures
+            && let Some(name) = line.strip_prefix("    ")
+            && !name.contains(' ')
+            && !name.is_empty()
+        {
+            let failure = format!("{title}: {name}");
+            if !self.failures.contains(&failure) {
+                self.failures.push(failure);
+            }
+        } else if !line.is_empty() {
+            self.in_failures = false;
+        }
+    }
+
+    fn skip(&mut self, title: &str, (test, reason): (&str, &str)) {
+        let key = (title.to_owned(), test.to_owned());
+        if self.skipped.insert(key, reason.to_owned()).is_none() {
+            self.skips_of_current += 1;
+        }
+    }
+
+    /// Takes in that the binary `title` ended. One that hung, or died before its totals, is a
+    /// failure of its own.
+    pub(super) fn end(&mut self, title: &str, outcome: &Outcome) {
+        let counted = self.result_of_current.take();
+        self.passed = self.passed.saturating_sub(std::mem::take(&mut self.skips_of_current));
+        self.in_failures = false;
+        let failure = match outcome {
+            Outcome::TimedOut(deadline) => {
+                Some(format!("not done after {} s, stopped", deadline.as_secs()))
+            }
+            Outcome::Exited(Some(0)) => None,
+            Outcome::Exited(code) if counted.is_none_or(|failed| failed == 0) => Some(match code {
+                Some(code) => format!("ended with code {code} before it told its results"),
+                None => "was killed by a signal".to_owned(),
+            }),
+            Outcome::Exited(_) => None,
+        };
+        if let Some(failure) = failure {
+            self.failed += 1;
+            self.failures.push(format!("{title}: {failure}"));
+        }
+    }
+
+    /// Whether nothing failed, and there was something to test.
+    pub(super) fn is_success(&self) -> bool {
+        self.failures.is_empty()
+            && self.failed == 0
+            && (self.passed > 0 || !self.skipped.is_empty())
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        if !self.failures.is_empty() {
+            writeln!(formatter, "Failed:")?;
+            for failure in &self.failures {
+                writeln!(formatter, "  {failure}")?;
+            }
+        }
+        if !self.skipped.is_empty() {
+            writeln!(formatter, "Skipped:")?;
+            for ((title, test), reason) in &self.skipped {
+                writeln!(formatter, "  {title}: {test}: {reason}")?;
+            }
+        }
+        writeln!(
+            formatter,
+            "{} passed, {} failed, {} skipped",
+            self.passed,
+            self.failed,
+            self.skipped.len()
+        )
+    }
+}
+
+/// Test and reason of a line `SKIP <test>: <reason>`. The test may be a path with `::`.
+fn skip(line: &str) -> Option<(&str, &str)> {
+    let (test, reason) = line.trim_start().strip_prefix("SKIP ")?.split_once(": ")?;
+    Some((test.trim(), reason.trim()))
+}
+
+/// Test and reason of libtest's line `test <test> ... ignored, <reason>`.
+fn ignored(line: &str) -> Option<(&str, &str)> {
+    let (test, outcome) = line.strip_prefix("test ")?.split_once(" ... ignored")?;
+    Some((test, outcome.strip_prefix(", ").unwrap_or("ignored without a reason")))
+}
+
+/// libtest's last line.
+struct Totals {
+    passed: u64,
+    failed: u64,
+}
+
+impl Totals {
+    fn parse(line: &str) -> Option<Self> {
+        let counts = line.strip_prefix("test result: ")?.split_once(". ")?.1;
+        let count = |what: &str| {
+            counts.split("; ").find_map(|part| part.strip_suffix(what)?.trim().parse().ok())
+        };
+        Some(Self { passed: count("passed")?, failed: count("failed")? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn report(lines: &[&str], outcome: Outcome) -> Report {
+        let mut report = Report::default();
+        for line in lines {
+            report.line("replay", line);
+        }
+        report.end("replay", &outcome);
+        report
+    }
+
+    fn totals(passed: u64, failed: u64) -> String {
+        format!(
+            "test result: ok. {passed} passed; {failed} failed; 1 ignored; 0 measured; \
+             0 filtered out; finished in 0.01s"
+        )
+    }
+
+    #[test]
+    fn a_skip_counts_once_and_not_as_passed() {
+        let report = report(
+            &[
+                "---- gue::v6 stdout ----",
+                "SKIP gue::v6: the kernel lacks X: really",
+                "SKIP gue::v6: the kernel lacks X: really",
+                "test slow ... ignored, takes a day",
+                &totals(3, 0),
+            ],
+            Outcome::Exited(Some(0)),
+        );
+        assert!(report.is_success());
+        let text = report.to_string();
+        assert!(text.contains("replay: gue::v6: the kernel lacks X: really\n"), "{text}");
+        assert!(text.contains("replay: slow: takes a day\n"), "{text}");
+        assert!(text.ends_with("2 passed, 0 failed, 2 skipped\n"), "{text}");
+    }
+
+    #[test]
+    fn failures_are_named_but_their_output_is_not() {
+        let report = report(
+            &[
+                "failures:",
+                "",
+                "---- gue::v4 stdout ----",
+                "thread 'gue::v4' panicked at x.rs:1:1:",
+                "    indented",
+                "",
+                "failures:",
+                "    gue::v4",
+                "",
+                &totals(1, 1),
+            ],
+            Outcome::Exited(Some(101)),
+        );
+        assert!(!report.is_success());
+        assert_eq!(report.failures, ["replay: gue::v4"]);
+        assert!(report.to_string().ends_with("1 passed, 1 failed, 0 skipped\n"));
+    }
+
+    #[test]
+    fn a_binary_that_died_or_hung_is_a_failure() {
+        let died = report(&["running 1 test"], Outcome::Exited(Some(134)));
+        assert_eq!(died.failed, 1);
+        let lied = report(&[&totals(2, 0)], Outcome::Exited(Some(1)));
+        assert_eq!(lied.failed, 1);
+        let hung = report(&[&totals(2, 0)], Outcome::TimedOut(Duration::from_secs(9)));
+        assert!(hung.to_string().contains("not done after 9 s"));
+        assert!(!hung.is_success());
+    }
+
+    #[test]
+    fn nothing_tested_is_no_success() {
+        assert!(!report(&[&totals(0, 0)], Outcome::Exited(Some(0))).is_success());
+    }
+}
