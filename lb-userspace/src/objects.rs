@@ -11,6 +11,18 @@ pub(crate) const BALANCER: &[u8] = {
     &OBJECT.0
 };
 
+/// The programs that measure the balancer and those that it is measured against, in the same form.
+pub(crate) const BENCH: &[u8] = {
+    static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("XLB_BPF_OBJECT_BENCH")));
+    &OBJECT.0
+};
+
+/// The decapsulation at the backend, in the same form.
+pub(crate) const DECAP: &[u8] = {
+    static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("XLB_BPF_OBJECT_DECAP")));
+    &OBJECT.0
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -19,16 +31,18 @@ mod tests {
     const EM_BPF: u16 = 247;
 
     #[test]
-    fn the_balancer_is_an_aligned_bpf_object() {
-        assert_eq!(BALANCER.as_ptr() as usize % 8, 0);
-        assert_eq!(&BALANCER[..4], b"\x7fELF");
-        assert_eq!(u16::from_le_bytes([BALANCER[18], BALANCER[19]]), EM_BPF);
-        for section in [&b".BTF\0"[..], b"xdp\0", b"license\0"] {
-            assert!(
-                BALANCER.windows(section.len()).any(|window| window == section),
-                "no section {}",
-                String::from_utf8_lossy(section)
-            );
+    fn the_objects_are_aligned_elf_files_of_bpf_code() {
+        for (name, object) in [("balancer", BALANCER), ("bench", BENCH), ("decap", DECAP)] {
+            assert_eq!(object.as_ptr() as usize % 8, 0, "{name}");
+            assert_eq!(&object[..4], b"\x7fELF", "{name}");
+            assert_eq!(u16::from_le_bytes([object[18], object[19]]), EM_BPF, "{name}");
+            for section in [&b".BTF\0"[..], b"xdp\0", b"license\0"] {
+                assert!(
+                    object.windows(section.len()).any(|window| window == section),
+                    "{name} has no section {}",
+                    String::from_utf8_lossy(section)
+                );
+            }
         }
     }
 }

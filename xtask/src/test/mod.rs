@@ -173,12 +173,12 @@ impl Outcome {
     }
 }
 
-/// Runs `command`, prints its output (stdout and stderr in the order they came) and gives each line
-/// to `each`.
+/// Runs `command` and gives each line of its output (stdout and stderr in the order they came) to
+/// `each`, which says whether to print it.
 fn collect(
     mut command: Command,
     deadline: Duration,
-    each: &mut dyn FnMut(&str),
+    each: &mut dyn FnMut(&str) -> bool,
 ) -> Result<ExitStatus> {
     let (reader, writer) = io::pipe().context("making a pipe for a test's output")?;
     let errors = writer.try_clone().context("making a pipe for a test's output")?;
@@ -201,8 +201,9 @@ fn collect(
     loop {
         match received.recv_timeout(Duration::from_millis(50)) {
             Ok(line) => {
-                println!("{line}");
-                each(&line);
+                if each(&line) {
+                    println!("{line}");
+                }
             }
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {

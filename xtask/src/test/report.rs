@@ -20,38 +20,46 @@ pub(super) struct Report {
     skips_of_current: u64,
     /// Whether the running binary gave its totals, and how many failures it counted.
     result_of_current: Option<u64>,
-    /// Whether lines are names below the heading `failures:`.
-    in_failures: bool,
+    /// Below which of libtest's headings the lines are.
+    section: Section,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Section {
+    /// The tests as they run.
+    #[default]
+    Running,
+    /// What passing tests printed, and their names once more.
+    Successes,
+    /// What failing tests printed, and their names.
+    Failures,
 }
 
 impl Report {
-    /// Takes in a line that the binary `title` printed.
-    pub(super) fn line(&mut self, title: &str, line: &str) {
+    /// Takes in a line that the binary `title` printed; whether a person should see it, too. What
+    /// passing tests printed is left out, but for skips.
+    pub(super) fn line(&mut self, title: &str, line: &str) -> bool {
         let line = line.trim_end_matches('\r');
+        match line {
+            "successes:" => self.section = Section::Successes,
+            "failures:" => self.section = Section::Failures,
+            _ => {}
+        }
         if let Some(skip) = skip(line) {
             self.skip(title, skip);
+            return true;
         } else if let Some(totals) = Totals::parse(line) {
             self.passed += totals.passed;
             self.failed += totals.failed;
             *self.result_of_current.get_or_insert(0) += totals.failed;
-            self.in_failures = false;
+            self.section = Section::Running;
         } else if let Some((test, reason)) = ignored(line) {
             let key = (title.to_owned(), test.to_owned());
             self.skipped.insert(key, reason.to_owned());
-        } else if line == "failures:" {
-            self.in_failures = true;
-        } else if self.in_failures
-            && let Some(name) = line.strip_prefix("    ")
-            && !name.contains(' ')
-            && !name.is_empty()
-        {
-            let failure = format!("{title}: {name}");
-            if !self.failures.contains(&failure) {
-                self.failures.push(failure);
-            }
-        } else if !line.is_empty() {
-            self.in_failures = false;
+        } else if let Some(name) = failed(line) {
+            self.failures.push(format!("{title}: {name}"));
         }
+        self.section != Section::Successes && !line.is_empty()
     }
 
     fn skip(&mut self, title: &str, (test, reason): (&str, &str)) {
@@ -66,7 +74,7 @@ impl Report {
     pub(super) fn end(&mut self, title: &str, outcome: &Outcome) {
         let counted = self.result_of_current.take();
         self.passed = self.passed.saturating_sub(std::mem::take(&mut self.skips_of_current));
-        self.in_failures = false;
+        self.section = Section::Running;
         let failure = match outcome {
             Outcome::TimedOut(deadline) => {
                 Some(format!("not done after {} s, stopped", deadline.as_secs()))
@@ -128,6 +136,11 @@ fn ignored(line: &str) -> Option<(&str, &str)> {
     Some((test, outcome.strip_prefix(", ").unwrap_or("ignored without a reason")))
 }
 
+/// Test of libtest's line `test <test> ... FAILED`.
+fn failed(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
+}
+
 /// libtest's last line.
 struct Totals {
     passed: u64,
@@ -153,7 +166,7 @@ mod tests {
     fn report(lines: &[&str], outcome: Outcome) -> Report {
         let mut report = Report::default();
         for line in lines {
-            report.line("replay", line);
+            let _: bool = report.line("replay", line);
         }
         report.end("replay", &outcome);
         report
@@ -186,25 +199,33 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_named_but_their_output_is_not() {
-        let report = report(
-            &[
-                "failures:",
-                "",
-                "---- gue::v4 stdout ----",
-                "thread 'gue::v4' panicked at x.rs:1:1:",
-                "    indented",
-                "",
-                "failures:",
-                "    gue::v4",
-                "",
-                &totals(1, 1),
-            ],
-            Outcome::Exited(Some(101)),
-        );
-        assert!(!report.is_success());
+    fn failures_are_named_and_their_output_is_shown() {
+        let mut report = Report::default();
+        let mut shown = Vec::new();
+        for line in [
+            "test gue::v4 ... FAILED",
+            "test gue::v6 ... ok",
+            "successes:",
+            "---- gue::v6 stdout ----",
+            "chatter",
+            "SKIP gue::v6: no tunnel",
+            "successes:",
+            "    gue::v6",
+            "failures:",
+            "---- gue::v4 stdout ----",
+            "thread 'gue::v4' panicked at x.rs:1:1:",
+            &totals(1, 1),
+        ] {
+            if report.line("replay", line) {
+                shown.push(line.split(':').next().unwrap());
+            }
+        }
+        report.end("replay", &Outcome::Exited(Some(101)));
         assert_eq!(report.failures, ["replay: gue::v4"]);
-        assert!(report.to_string().ends_with("1 passed, 1 failed, 0 skipped\n"));
+        assert!(report.to_string().ends_with("0 passed, 1 failed, 1 skipped\n"));
+        assert!(!shown.contains(&"chatter"), "{shown:?}");
+        assert!(shown.contains(&"SKIP gue"), "{shown:?}");
+        assert!(shown.contains(&"thread 'gue"), "{shown:?}");
     }
 
     #[test]
