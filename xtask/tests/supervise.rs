@@ -16,7 +16,7 @@ fn supervise(seconds: u32, script: &str) -> Command {
 
 /// Whether the process whose id is in `file` is gone, or about to be: killed, not yet reaped.
 fn is_gone(file: &Path) -> bool {
-    let pid = fs::read_to_string(file).unwrap();
+    let pid = fs::read_to_string(file).expect("the command wrote its id");
     let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", pid.trim())) else { return true };
     stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('Z'))
 }

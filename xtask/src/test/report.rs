@@ -202,6 +202,7 @@ mod tests {
     fn failures_are_named_and_their_output_is_shown() {
         let mut report = Report::default();
         let mut shown = Vec::new();
+        let last = totals(1, 1);
         for line in [
             "test gue::v4 ... FAILED",
             "test gue::v6 ... ok",
@@ -214,7 +215,7 @@ mod tests {
             "failures:",
             "---- gue::v4 stdout ----",
             "thread 'gue::v4' panicked at x.rs:1:1:",
-            &totals(1, 1),
+            &last,
         ] {
             if report.line("replay", line) {
                 shown.push(line.split(':').next().unwrap());
