@@ -1,0 +1,187 @@
+//! What a test says in the config file.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+/// A whole config. What is left out takes the program's default.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Settings {
+    /// Interfaces to attach to.
+    pub interfaces: Vec<String>,
+    /// `auto`, `native` or `generic`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xdp_mode: Option<String>,
+    /// Seed of the flow hash: `0x` and 16 digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash_seed: Option<String>,
+    /// Where maps, links and programs are pinned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin_path: Option<PathBuf>,
+    /// Where changes are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_file: Option<PathBuf>,
+    /// Source of outer IPv4 headers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_ipv4: Option<Ipv4Addr>,
+    /// Source of outer IPv6 headers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_ipv6: Option<Ipv6Addr>,
+    /// The control socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<Api>,
+    /// The services.
+    #[serde(rename = "service", skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Service>,
+}
+
+/// How the agent is asked.
+#[derive(Clone, Debug, Serialize)]
+pub struct Api {
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Address of the metrics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
+}
+
+/// How packets travel to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Forward {
+    /// Destination MAC address rewritten.
+    L2,
+    /// IP in IP.
+    Ipip,
+    /// Generic UDP Encapsulation.
+    Gue,
+}
+
+impl Forward {
+    /// All modes of this version.
+    pub const ALL: [Self; 3] = [Self::L2, Self::Ipip, Self::Gue];
+
+    /// Whether the backend has to decapsulate.
+    pub fn encapsulates(self) -> bool {
+        self != Self::L2
+    }
+}
+
+/// The transport protocol of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// A service.
+#[derive(Clone, Debug, Serialize)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// `203.0.113.10:80`, `[2001:db8::10]:443`, `203.0.113.10:*`.
+    pub vip: String,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// How packets travel.
+    pub forward: Forward,
+    /// How backends are watched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+    /// Who serves.
+    #[serde(rename = "backend", skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<Backend>,
+}
+
+impl Service {
+    /// A service without health check or backends.
+    pub fn new(name: &str, vip: SocketAddr, protocol: Protocol, forward: Forward) -> Self {
+        let vip = vip.to_string();
+        Self { name: name.into(), vip, protocol, forward, health: None, backends: Vec::new() }
+    }
+
+    /// With these backends, of the default weight.
+    #[must_use]
+    pub fn to(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.backends.extend(addresses.into_iter().map(Backend::new));
+        self
+    }
+
+    /// With this health check.
+    #[must_use]
+    pub fn watched(mut self, health: Health) -> Self {
+        self.health = Some(health);
+        self
+    }
+}
+
+/// A health check.
+#[derive(Clone, Debug, Serialize)]
+pub struct Health {
+    /// `tcp` or `http`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What to ask for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// How often, for instance `1s`.
+    pub interval: String,
+    /// How long an answer may take.
+    pub timeout: String,
+    /// Good answers in a row that bring a backend in.
+    pub rise: u32,
+    /// Bad answers in a row that take it out.
+    pub fall: u32,
+}
+
+impl Health {
+    /// Asks for `/healthz` ten times a second; two answers decide.
+    pub fn quick() -> Self {
+        Self {
+            kind: "http".into(),
+            path: Some("/healthz".into()),
+            interval: "100ms".into(),
+            timeout: "80ms".into(),
+            rise: 2,
+            fall: 2,
+        }
+    }
+}
+
+/// A backend.
+#[derive(Clone, Debug, Serialize)]
+pub struct Backend {
+    /// Its address.
+    pub address: String,
+    /// Its weight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// MAC address of the next hop toward it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_hop: Option<String>,
+    /// How packets travel to it, in place of the service's way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forward: Option<Forward>,
+}
+
+impl Backend {
+    /// A backend of the default weight, by the kernel's routes.
+    pub fn new(address: IpAddr) -> Self {
+        Self { address: address.to_string(), weight: None, next_hop: None, forward: None }
+    }
+}
+
+impl Settings {
+    /// The text of the config file.
+    ///
+    /// # Errors
+    /// Something has no form in TOML.
+    pub fn render(&self) -> Result<String> {
+        toml::to_string(self).context("write the config as TOML")
+    }
+}
