@@ -9,6 +9,7 @@ pub mod frames;
 pub mod lab;
 pub mod netns;
 pub mod process;
+pub mod scene;
 pub mod servers;
 pub mod wait;
 pub mod xlb;

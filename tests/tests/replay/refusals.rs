@@ -22,7 +22,6 @@ const ELSEWHERE: &[(DropReason, &str)] = &[
     (DropReason::TooBig, "replay's ways take any length"),
     (DropReason::NoHeadroom, "the kernel's test run has the room that drivers must have"),
     (DropReason::Inconsistent, "the agent writes no such tables"),
-    (DropReason::SourceNotAllowed, "a reason of xlb decap"),
     (DropReason::BadInner, "a reason of xlb decap"),
     (DropReason::BadGue, "a reason of xlb decap"),
     (DropReason::EcnDiscard, "a reason of xlb decap"),

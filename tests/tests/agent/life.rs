@@ -1,0 +1,99 @@
+//! Start, stop, restart; who may have the interface.
+
+use anyhow::{Result, ensure};
+use xlb_tests::clients::http;
+use xlb_tests::clients::stream::Streams;
+use xlb_tests::lab::{Family, Topology};
+use xlb_tests::need_root;
+use xlb_tests::scene::{Scene, WEB};
+use xlb_tests::servers::HTTP_PORT;
+use xlb_tests::xlb::{Agent, Forward};
+
+use super::{STREAMS, attached, unbroken};
+
+const V4: Family = Family::V4;
+
+#[test]
+fn changes_survive_a_restart() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::OneSegment, Forward::L2, 3)?;
+    let mut agent = Agent::start(&scene.lab.balancer.namespace, &scene.settings(V4, 2))?;
+    let (first, third) = (scene.address(V4, 0), scene.address(V4, 2));
+    agent.call(&["backend", "add", WEB, &third])?;
+    agent.call(&["backend", "set", WEB, &third, "--weight", "200"])?;
+    agent.call(&["backend", "remove", WEB, &first])?;
+    scene.served_by(V4, &["b2", "b3"])?;
+
+    let status = agent.stop()?;
+    ensure!(status.success(), "SIGTERM ended xlb run with {status}");
+    agent.launch(&[])?;
+    scene.served_by(V4, &["b2", "b3"])?;
+    ensure!(agent.backend(WEB, &third)?["weight"] == 200, "the weight is lost");
+    agent.wait_listed(WEB, &first, false)
+}
+
+#[test]
+fn a_killed_agent_leaves_every_connection_served() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::OneSegment, Forward::Gue, 3)?;
+    let mut agent = Agent::start(&scene.lab.balancer.namespace, &scene.settings(V4, 3))?;
+    scene.served_by(V4, &["b1", "b2", "b3"])?;
+    let web = V4.vip_port(HTTP_PORT);
+    let streams = Streams::open(&scene.lab.client.namespace, web, STREAMS)?;
+    agent.kill()?;
+    streams.progress(10)?;
+    scene.served_by(V4, &["b1", "b2", "b3"])?;
+    agent.launch(&[])?;
+    streams.progress(10)?;
+    scene.served_by(V4, &["b1", "b2", "b3"])?;
+    unbroken(&streams.close(), None)
+}
+
+#[test]
+fn sigterm_detaches_and_keep_does_not() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::OneSegment, Forward::L2, 2)?;
+    let balancer = &scene.lab.balancer.namespace;
+    let mut agent = Agent::start(balancer, &scene.settings(V4, 2))?;
+    scene.served_by(V4, &["b1", "b2"])?;
+    ensure!(attached(balancer, "eth0")?, "nothing is attached while it runs");
+    ensure!(agent.stop()?.success(), "SIGTERM ended it badly");
+    ensure!(!attached(balancer, "eth0")?, "SIGTERM left the program attached");
+    let web = V4.vip_port(HTTP_PORT);
+    let client = &scene.lab.client.namespace;
+    let patience = std::time::Duration::from_millis(300);
+    ensure!(http::ask(client, web, patience).is_err(), "still forwarding");
+
+    agent.launch(&["--keep"])?;
+    scene.served_by(V4, &["b1", "b2"])?;
+    let streams = Streams::open(client, web, STREAMS)?;
+    ensure!(agent.stop()?.success(), "SIGTERM ended it badly");
+    ensure!(attached(balancer, "eth0")?, "--keep detached the program");
+    streams.progress(10)?;
+    scene.served_by(V4, &["b1", "b2"])?;
+    agent.launch(&[])?;
+    streams.progress(10)?;
+    unbroken(&streams.close(), None)
+}
+
+#[test]
+fn another_program_on_the_interface_is_refused() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::OneSegment, Forward::L2, 2)?;
+    let balancer = &scene.lab.balancer.namespace;
+    let settings = scene.settings(V4, 2);
+    let _first = Agent::start(balancer, &settings)?;
+    scene.served_by(V4, &["b1", "b2"])?;
+    let streams = Streams::open(&scene.lab.client.namespace, V4.vip_port(HTTP_PORT), STREAMS)?;
+
+    let mut second = Agent::prepare(balancer, &settings)?;
+    second.spawn(&[])?;
+    let (status, words) = second.ended()?;
+    ensure!(
+        status.code() == Some(1) && words.contains("eth0"),
+        "the second agent ended with {status}: {words}"
+    );
+    drop(second);
+    streams.progress(5)?;
+    unbroken(&streams.close(), None)
+}

@@ -1,0 +1,57 @@
+//! A changed config file, by itself and by SIGHUP; a bad one changes nothing.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use xlb_tests::clients::stream::Streams;
+use xlb_tests::lab::{Family, Topology};
+use xlb_tests::scene::{Scene, WEB};
+use xlb_tests::servers::HTTP_PORT;
+use xlb_tests::xlb::{Agent, Forward};
+use xlb_tests::{need_root, wait};
+
+use super::{STREAMS, unbroken};
+
+const V4: Family = Family::V4;
+
+#[test]
+fn a_changed_file_and_sighup_reload() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::OneSegment, Forward::L2, 3)?;
+    let mut agent = Agent::start(&scene.lab.balancer.namespace, &scene.settings(V4, 1))?;
+    scene.served_by(V4, &["b1"])?;
+    agent.write_config(&scene.settings(V4, 2))?;
+    scene.served_by(V4, &["b1", "b2"]).context("after the file changed")?;
+    agent.wait_listed(WEB, &scene.address(V4, 1), true)?;
+    agent.write_config(&scene.settings(V4, 3))?;
+    agent.signal(Signal::SIGHUP)?;
+    scene.served_by(V4, &["b1", "b2", "b3"]).context("after SIGHUP")?;
+    agent.write_config(&scene.settings(V4, 1))?;
+    scene.served_by(V4, &["b1"]).context("after backends left the file")
+}
+
+#[test]
+fn a_bad_reload_keeps_what_runs() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::OneSegment, Forward::L2, 3)?;
+    let mut agent = Agent::start(&scene.lab.balancer.namespace, &scene.settings(V4, 2))?;
+    scene.served_by(V4, &["b1", "b2"])?;
+    let web = V4.vip_port(HTTP_PORT);
+    let streams = Streams::open(&scene.lab.client.namespace, web, STREAMS)?;
+
+    agent.write_config_text("interfaces = [\"eth0\"]\nno_such_key = 1\n")?;
+    agent.signal(Signal::SIGHUP)?;
+    wait::until("the error in the log", Duration::from_secs(20), || {
+        let log = agent.running()?.log();
+        ensure!(log.contains("no_such_key"), "the log says: {log}");
+        Ok(())
+    })?;
+    streams.progress(10)?;
+    scene.served_by(V4, &["b1", "b2"])?;
+    unbroken(&streams.close(), None)?;
+
+    agent.write_config(&scene.settings(V4, 3))?;
+    agent.signal(Signal::SIGHUP)?;
+    scene.served_by(V4, &["b1", "b2", "b3"]).context("a good config after the bad one")
+}
