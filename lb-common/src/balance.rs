@@ -8,18 +8,17 @@ use crate::{
     link::{Link, NetworkProtocol},
     network::Network,
     packet::{Buffer, Packet},
-    rewrite, select,
+    rewrite::{self, Inner},
+    select,
     tables::Tables,
-    verdict::{DropReason, Egress, Forwarded, Refusal, Verdict},
+    verdict::{DropReason, Outcome, Verdict},
 };
 
-/// Decides what becomes of a frame, and rewrites it where it is forwarded.
-///
-/// # Errors
-/// A [`Refusal`]: the frame was ours and can't be served; its content is not defined any more.
+/// Decides what becomes of a frame, and rewrites it where it is forwarded. The content of a frame
+/// that is dropped is not defined any more.
 #[inline(always)]
-pub fn balance<B: Buffer>(packet: Packet<B>, tables: &impl Tables) -> Result<Verdict, Refusal> {
-    let Some(link) = Link::read(&packet) else { return Ok(Verdict::Pass) };
+pub fn balance<B: Buffer>(packet: Packet<B>, tables: &impl Tables) -> Outcome {
+    let Some(link) = Link::read(&packet) else { return Outcome::PASS };
     match link.network {
         NetworkProtocol::Ipv4 => journey::<Ipv4Hdr, B>(packet, link, tables),
         NetworkProtocol::Ipv6 => journey::<Ipv6Hdr, B>(packet, link, tables),
@@ -27,50 +26,56 @@ pub fn balance<B: Buffer>(packet: Packet<B>, tables: &impl Tables) -> Result<Ver
 }
 
 #[inline(always)]
-fn journey<N: Network, B: Buffer>(
-    packet: Packet<B>,
-    link: Link,
-    tables: &impl Tables,
-) -> Result<Verdict, Refusal> {
+fn journey<N: Network, B: Buffer>(packet: Packet<B>, link: Link, tables: &impl Tables) -> Outcome {
     let offset = link.tags.link_len();
-    let Some(header) = N::read(&packet, offset) else { return Ok(Verdict::Pass) };
-    let Some(directory) = tables.directory() else { return Ok(Verdict::Pass) };
+    let Some(header) = N::read(&packet, offset) else { return Outcome::PASS };
+    let Some(directory) = tables.directory() else { return Outcome::PASS };
     let in_force = select::InForce::of(directory);
-    let Some(vip) = select::vip(&header, in_force, tables) else { return Ok(Verdict::Pass) };
+    let Some(vip) = select::vip(&header, in_force, tables) else { return Outcome::PASS };
 
-    let transport = header.transport(&packet, offset).map_err(Refusal::unknown)?;
-    if !select::serves(vip, transport.protocol) {
-        return Ok(Verdict::Pass);
-    }
-    let flow = Flow::read(&packet, offset, &header, transport).map_err(Refusal::unknown)?;
-    let Some(service) = select::service(vip, &flow, in_force, tables) else {
-        return Ok(Verdict::Pass);
+    let unknown = |reason| Outcome::refused(reason, ServiceId::NONE, BackendId::NONE);
+    let transport = match header.transport(&packet, offset) {
+        Ok(transport) if select::serves(vip, transport.protocol) => transport,
+        Ok(_) => return Outcome::PASS,
+        Err(reason) => return unknown(reason),
     };
-    let service_id = ServiceId(service.id);
-    let refuse = |reason, backend| Refusal { reason, service: service_id, backend };
+    let flow = match Flow::read(&packet, offset, &header, transport) {
+        Ok(flow) => flow,
+        Err(reason) => return unknown(reason),
+    };
+    let Some(service) = select::service(vip, &flow, in_force, tables) else {
+        return Outcome::PASS;
+    };
+    let id = ServiceId(service.id);
     if flow.fragment {
-        return Err(refuse(DropReason::Fragment, BackendId::NONE));
+        return Outcome::refused(DropReason::Fragment, id, BackendId::NONE);
     }
 
     let hash = select::hash(&header, &flow, service, tables);
-    let backend =
-        select::backend(hash, service, tables).map_err(|reason| refuse(reason, BackendId::NONE))?;
-    let record = select::record(backend, tables).map_err(|reason| refuse(reason, backend))?;
-
-    let egress = match record.egress_ifindex {
-        0 => Egress::Ingress,
-        ifindex if ifindex == packet.ingress_ifindex() => Egress::Ingress,
-        _ => Egress::Port(record.egress_port),
+    let backend = match select::backend(hash, service, tables) {
+        Ok(backend) => backend,
+        Err(reason) => return Outcome::refused(reason, id, BackendId::NONE),
     };
-    let bytes = (offset + header.total_len()) as u32;
-    let inner =
-        rewrite::Inner { len: header.total_len(), traffic_class: header.traffic_class(), hash };
-    rewrite::toward(packet, link, inner, record).map_err(|reason| refuse(reason, backend))?;
-    Ok(Verdict::Forward(Forwarded {
-        service: service_id,
+    let record = match select::record(backend, tables) {
+        Ok(record) => record,
+        Err(reason) => return Outcome::refused(reason, id, backend),
+    };
+    let verdict = match record.egress_ifindex {
+        0 => Verdict::Transmit,
+        ifindex if ifindex == packet.ingress_ifindex() => Verdict::Transmit,
+        _ => Verdict::Redirect,
+    };
+    let forwarded = Outcome {
+        verdict,
+        reason: None,
+        service: id,
         backend,
-        egress,
-        bytes,
+        port: record.egress_port,
+        bytes: (offset + header.total_len()) as u32,
         opens: flow.opens(),
-    }))
+    };
+    match rewrite::toward(packet, link, Inner::of(&header, hash), record) {
+        Ok(_) => forwarded,
+        Err(reason) => Outcome::refused(reason, id, backend),
+    }
 }

@@ -1,14 +1,13 @@
 //! The backend's side: takes off what a balancer put in front of a packet.
 
 use network_types::{
-    eth::EthHdr,
     ip::{Ipv4Hdr, Ipv6Hdr},
     udp::UdpHdr,
 };
 
 use crate::{
     checksum,
-    link::{Link, NetworkProtocol, Tags},
+    link::{Link, MACS_LEN, NetworkProtocol, Tags},
     network::{Address, Fragment, Network, UDP},
     packet::{Buffer, Packet},
     rewrite::{GUE_LEN, GUE_PORT},
@@ -19,8 +18,6 @@ use crate::{
 const IPV4_IN_IP: u8 = 4;
 /// Protocol number of IPv6 in IP.
 const IPV6_IN_IP: u8 = 41;
-
-const MACS_LEN: usize = 12;
 
 const ECN_MASK: u8 = 0b11;
 const ECN_NOT_ECT: u8 = 0b00;
@@ -76,6 +73,10 @@ fn outer<N: Network, B: Buffer>(
 ) -> Result<Decapsulation, DropReason> {
     let at = tags.link_len();
     let Some(header) = N::read(&packet, at) else { return Ok(Decapsulation::Untouched) };
+    // A packet for this host: it may have arrived with its last hop.
+    if header.check() == Err(DropReason::Malformed) {
+        return Ok(Decapsulation::Untouched);
+    }
     let Ok(transport) = header.transport(&packet, at) else {
         return Ok(Decapsulation::Untouched);
     };
@@ -186,16 +187,7 @@ fn inner<N: Inner, B: Buffer>(
     let macs: [u8; MACS_LEN] = packet.read(0).ok_or(DropReason::Truncated)?;
 
     let mut packet = packet.grow_front(-(outer_len as i32))?;
-    packet.write(0, macs)?;
-    match tags {
-        Tags::None => {}
-        Tags::One(tag) => packet.write(MACS_LEN, tag)?,
-        Tags::Two(tag, inner_tag) => {
-            packet.write(MACS_LEN, tag)?;
-            packet.write(MACS_LEN + tag.len(), inner_tag)?;
-        }
-    }
-    packet.write(at - (EthHdr::LEN - MACS_LEN), N::PROTOCOL.ether_type())?;
+    tags.write(&mut packet, macs, N::PROTOCOL)?;
     if merged != ecn {
         N::set_ecn(&mut packet, at, merged)?;
     }

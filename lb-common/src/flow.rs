@@ -44,7 +44,7 @@ impl Flow {
         self.flags & (flag::SYN | flag::ACK) == flag::SYN
     }
 
-    /// Reads the transport header of a packet for a VIP whose network header is at `offset`.
+    /// Checks the packet and reads the transport header, for a VIP; the network header is at `offset`.
     ///
     /// # Errors
     /// Every [`DropReason`] that a header can give: the packet's protocol is one that the VIP
@@ -56,6 +56,7 @@ impl Flow {
         header: &N,
         transport: Transport,
     ) -> Result<Self, DropReason> {
+        header.check()?;
         if !packet.has(offset, header.total_len()) {
             return Err(DropReason::Truncated);
         }

@@ -2,7 +2,10 @@
 
 use network_types::eth::{EthHdr, EtherType};
 
-use crate::packet::{Buffer, Packet};
+use crate::{
+    packet::{Buffer, Packet},
+    verdict::DropReason,
+};
 
 const IPV4: u16 = EtherType::Ipv4 as u16;
 const IPV6: u16 = EtherType::Ipv6 as u16;
@@ -11,6 +14,8 @@ const SERVICE_TAG: u16 = EtherType::Ieee8021ad as u16;
 /// Used for the outer tag before 802.1ad gave it a number of its own.
 const OLD_SERVICE_TAG: u16 = EtherType::Ieee8021QinQ1 as u16;
 
+/// Length in bytes of a link header's two MAC addresses.
+pub const MACS_LEN: usize = 12;
 /// Length in bytes of a VLAN tag.
 const TAG_LEN: usize = 4;
 
@@ -35,25 +40,46 @@ impl NetworkProtocol {
 }
 
 /// VLAN tags as they lie in the frame, outermost first: TPID and TCI each.
+///
+/// Not an enum with the tags inside: where there are none, zeros stand in their places. The
+/// compiler keeps both places in registers across branches, and the verifier refuses to let it
+/// store one that was never set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tags {
-    /// Untagged.
-    None,
-    /// 802.1Q.
-    One([u8; TAG_LEN]),
-    /// 802.1ad, "QinQ".
-    Two([u8; TAG_LEN], [u8; TAG_LEN]),
+pub struct Tags {
+    count: u32,
+    tags: [[u8; TAG_LEN]; 2],
 }
 
 impl Tags {
+    const NONE: Self = Self { count: 0, tags: [[0; TAG_LEN]; 2] };
+
     /// Length in bytes of the link header with these tags.
     #[inline(always)]
     pub const fn link_len(self) -> usize {
-        match self {
-            Self::None => EthHdr::LEN,
-            Self::One(_) => EthHdr::LEN + TAG_LEN,
-            Self::Two(..) => EthHdr::LEN + 2 * TAG_LEN,
+        EthHdr::LEN + self.count as usize * TAG_LEN
+    }
+
+    /// Writes a link header with these tags at the front of a frame. Returns its length in bytes.
+    ///
+    /// # Errors
+    /// [`DropReason::Truncated`] if the frame is too short.
+    #[inline(always)]
+    pub fn write<B: Buffer>(
+        self,
+        packet: &mut Packet<B>,
+        macs: [u8; MACS_LEN],
+        network: NetworkProtocol,
+    ) -> Result<usize, DropReason> {
+        packet.write(0, macs)?;
+        if self.count > 0 {
+            packet.write(MACS_LEN, self.tags[0])?;
         }
+        if self.count > 1 {
+            packet.write(MACS_LEN + TAG_LEN, self.tags[1])?;
+        }
+        let len = self.link_len();
+        packet.write(len - (EthHdr::LEN - MACS_LEN), network.ether_type())?;
+        Ok(len)
     }
 }
 
@@ -72,7 +98,7 @@ impl Link {
     pub fn read<B: Buffer>(packet: &Packet<B>) -> Option<Self> {
         let ethernet: EthHdr = packet.read(0)?;
         if let Some(network) = network(ethernet.ether_type) {
-            return Some(Self { tags: Tags::None, network });
+            return Some(Self { tags: Tags::NONE, network });
         }
         if !is_tag(ethernet.ether_type) {
             return None;
@@ -81,14 +107,14 @@ impl Link {
         let outer: [u8; TAG_LEN] = packet.read(EthHdr::LEN - 2)?;
         let behind: u16 = packet.read(EthHdr::LEN - 2 + TAG_LEN)?;
         if let Some(network) = network(behind) {
-            return Some(Self { tags: Tags::One(outer), network });
+            return Some(Self { tags: Tags { count: 1, tags: [outer, [0; TAG_LEN]] }, network });
         }
         if !is_tag(behind) {
             return None;
         }
         let inner: [u8; TAG_LEN] = packet.read(EthHdr::LEN - 2 + TAG_LEN)?;
         let network = network(packet.read(EthHdr::LEN - 2 + 2 * TAG_LEN)?)?;
-        Some(Self { tags: Tags::Two(outer, inner), network })
+        Some(Self { tags: Tags { count: 2, tags: [outer, inner] }, network })
     }
 }
 

@@ -79,10 +79,17 @@ pub trait Network: Sized {
     /// DSCP and ECN.
     fn traffic_class(&self) -> u8;
 
-    /// Follows the headers up to the transport's. `None` is a packet without ports.
+    /// The header doesn't contradict itself, and the packet may still travel.
     ///
     /// # Errors
-    /// [`DropReason::Malformed`], [`DropReason::Expired`] or [`DropReason::Ipv6Extension`].
+    /// [`DropReason::Malformed`] or [`DropReason::Expired`].
+    fn check(&self) -> Result<(), DropReason>;
+
+    /// Follows the headers up to the transport's; what it says holds once [`Network::check`]
+    /// passed.
+    ///
+    /// # Errors
+    /// [`DropReason::Truncated`] or [`DropReason::Ipv6Extension`].
     fn transport<B: Buffer>(
         &self,
         packet: &Packet<B>,
@@ -132,21 +139,23 @@ impl Network for Ipv4Hdr {
     }
 
     #[inline(always)]
-    fn transport<B: Buffer>(&self, _: &Packet<B>, _: usize) -> Result<Transport, DropReason> {
-        let header_len = usize::from(self.vihl & 0x0f) * 4;
+    fn check(&self) -> Result<(), DropReason> {
+        let header_len = header_len(self);
         if self.vihl >> 4 != 4 || header_len < Self::LEN || self.total_len() < header_len {
             return Err(DropReason::Malformed);
         }
-        if self.ttl == 0 {
-            return Err(DropReason::Expired);
-        }
+        if self.ttl == 0 { Err(DropReason::Expired) } else { Ok(()) }
+    }
+
+    #[inline(always)]
+    fn transport<B: Buffer>(&self, _: &Packet<B>, _: usize) -> Result<Transport, DropReason> {
         // More fragments: 0x2000; offset: 0x1fff.
         let fragment = match u16::from_be_bytes(self.frags) & 0x3fff {
             0 => Fragment::Whole,
             0x2000 => Fragment::First,
             _ => Fragment::Later,
         };
-        Ok(Transport { protocol: self.proto, offset: header_len, fragment })
+        Ok(Transport { protocol: self.proto, offset: header_len(self), fragment })
     }
 
     #[inline(always)]
@@ -196,17 +205,19 @@ impl Network for Ipv6Hdr {
     }
 
     #[inline(always)]
+    fn check(&self) -> Result<(), DropReason> {
+        if self.vcf[0] >> 4 != 6 {
+            return Err(DropReason::Malformed);
+        }
+        if self.hop_limit == 0 { Err(DropReason::Expired) } else { Ok(()) }
+    }
+
+    #[inline(always)]
     fn transport<B: Buffer>(
         &self,
         packet: &Packet<B>,
         offset: usize,
     ) -> Result<Transport, DropReason> {
-        if self.vcf[0] >> 4 != 6 {
-            return Err(DropReason::Malformed);
-        }
-        if self.hop_limit == 0 {
-            return Err(DropReason::Expired);
-        }
         match self.next_hdr {
             FRAGMENT => {
                 let header: [u8; 8] =
@@ -230,6 +241,12 @@ impl Network for Ipv6Hdr {
     fn flow_hash(&self, keys: &impl KeySource, ports: u32, protocol: u8) -> u64 {
         hash::ipv6(keys, words(self.src_addr), words(self.dst_addr), ports, protocol)
     }
+}
+
+/// Length in bytes that an IPv4 header gives itself.
+#[inline(always)]
+fn header_len(header: &Ipv4Hdr) -> usize {
+    usize::from(header.vihl & 0x0f) * 4
 }
 
 /// An address in words, as they lie in the packet.

@@ -1,7 +1,6 @@
 //! Turns a packet toward its backend: copy the record's headers, patch what differs per packet.
 
 use network_types::{
-    eth::EthHdr,
     ip::{Ipv4Hdr, Ipv6Hdr},
     udp::UdpHdr,
 };
@@ -9,7 +8,8 @@ use network_types::{
 use crate::{
     checksum,
     layout::{BackendRecord, Kind},
-    link::{Link, NetworkProtocol, Tags},
+    link::{Link, MACS_LEN, NetworkProtocol, Tags},
+    network::Network,
     packet::{Buffer, Packet},
     verdict::DropReason,
 };
@@ -18,8 +18,6 @@ use crate::{
 pub const GUE_PORT: u16 = 6080;
 /// Length in bytes of a GUE header without fields.
 pub const GUE_LEN: usize = 4;
-
-const MACS_LEN: usize = 12;
 
 /// What the outer header takes from the packet.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +29,14 @@ pub struct Inner {
     pub traffic_class: u8,
     /// The flow's hash: entropy for the paths between (RFC 6438, RFC 8085 section 5.1.1).
     pub hash: u64,
+}
+
+impl Inner {
+    /// What an outer header takes from a packet of the flow with this hash.
+    #[inline(always)]
+    pub fn of(header: &impl Network, hash: u64) -> Self {
+        Self { len: header.total_len(), traffic_class: header.traffic_class(), hash }
+    }
 }
 
 /// Writes the frame toward the backend.
@@ -97,17 +103,7 @@ fn encapsulate<const OUTER: usize, B: Buffer>(
     record: &BackendRecord,
 ) -> Result<(Packet<B>, usize), DropReason> {
     let mut packet = packet.grow_front(OUTER as i32)?;
-    packet.write::<[u8; MACS_LEN]>(0, record.macs)?;
-    match tags {
-        Tags::None => {}
-        Tags::One(tag) => packet.write(MACS_LEN, tag)?,
-        Tags::Two(tag, inner_tag) => {
-            packet.write(MACS_LEN, tag)?;
-            packet.write(MACS_LEN + tag.len(), inner_tag)?;
-        }
-    }
-    let at = tags.link_len();
-    packet.write(at - (EthHdr::LEN - MACS_LEN), outer.ether_type())?;
+    let at = tags.write(&mut packet, record.macs, outer)?;
     let header: &[u8; OUTER] = record.outer.first_chunk().ok_or(DropReason::Inconsistent)?;
     packet.write(at, *header)?;
     Ok((packet, at))

@@ -2,55 +2,64 @@
 
 use crate::id::{BackendId, ServiceId};
 
-/// What the balancer does with a packet that it doesn't refuse.
+/// What happens to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Verdict {
     /// Not ours: the kernel's stack goes on with it, untouched.
     Pass,
-    /// Ours, rewritten toward a backend.
-    Forward(Forwarded),
+    /// Rewritten toward a backend, out of the interface that it came in by.
+    Transmit,
+    /// Rewritten toward a backend, out of another interface.
+    Redirect,
+    /// Ours, and can't be served.
+    Drop,
 }
 
-/// A packet on its way to a backend.
+/// A verdict with what led to it.
+///
+/// Flat, with every field always set, where an enum would say it better: the compiler keeps the
+/// fields in registers across branches, and the verifier refuses to let it store one that some
+/// branch never set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forwarded {
-    /// The service that it was sent to.
+pub struct Outcome {
+    /// What happens to the packet.
+    pub verdict: Verdict,
+    /// Why it is dropped; `None` for the other verdicts.
+    pub reason: Option<DropReason>,
+    /// The service, where one was found; else [`ServiceId::NONE`].
     pub service: ServiceId,
-    /// The backend that it goes to.
+    /// The backend, where one was found; else [`BackendId::NONE`].
     pub backend: BackendId,
-    /// Where it leaves.
-    pub egress: Egress,
-    /// Length in bytes of the frame as it arrived, without padding behind the IP packet.
+    /// [`Verdict::Redirect`]: index in the device map of the interface that it leaves by.
+    pub port: u32,
+    /// Length in bytes of a forwarded frame as it arrived, without padding behind the IP packet.
     pub bytes: u32,
-    /// It opens a connection: a TCP SYN without ACK.
+    /// A forwarded packet opens a connection: a TCP SYN without ACK.
     pub opens: bool,
 }
 
-/// The way out of the balancer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Egress {
-    /// The interface that the packet came in by.
-    Ingress,
-    /// Another interface: its index in the device map.
-    Port(u32),
-}
+impl Outcome {
+    /// Not ours.
+    pub const PASS: Self = Self {
+        verdict: Verdict::Pass,
+        reason: None,
+        service: ServiceId::NONE,
+        backend: BackendId::NONE,
+        port: 0,
+        bytes: 0,
+        opens: false,
+    };
 
-/// A packet that was ours and that we can't serve.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Why.
-    pub reason: DropReason,
-    /// The service, where it was found before the refusal; else [`ServiceId::NONE`].
-    pub service: ServiceId,
-    /// The backend, where it was found before the refusal; else [`BackendId::NONE`].
-    pub backend: BackendId,
-}
-
-impl Refusal {
-    /// A refusal before the service was known.
+    /// Refused, with what was found before.
     #[inline(always)]
-    pub const fn unknown(reason: DropReason) -> Self {
-        Self { reason, service: ServiceId::NONE, backend: BackendId::NONE }
+    pub const fn refused(reason: DropReason, service: ServiceId, backend: BackendId) -> Self {
+        Self { verdict: Verdict::Drop, reason: Some(reason), service, backend, ..Self::PASS }
+    }
+
+    /// The packet was rewritten toward a backend.
+    pub const fn is_forwarded(&self) -> bool {
+        matches!(self.verdict, Verdict::Transmit | Verdict::Redirect)
     }
 }
 
@@ -115,6 +124,25 @@ drop_reasons! {
     /// Decapsulation: congestion was marked outside a flow that can't hear it (RFC 6040).
     EcnDiscard = 13, "ecn_discard";
 }
+
+impl DropReason {
+    /// The reason's number, 0 for none.
+    #[inline(always)]
+    pub const fn number(reason: Option<Self>) -> u32 {
+        match reason {
+            Some(reason) => reason as u32,
+            None => 0,
+        }
+    }
+
+    /// The reasons that a balancer can have; the others are decapsulation's.
+    pub const BALANCER: &'static [Self] = DropReason::ALL.split_at(10).0;
+}
+
+const _: () = {
+    let first_of_decapsulation = DropReason::ALL[DropReason::BALANCER.len()];
+    assert!(matches!(first_of_decapsulation, DropReason::BadInner));
+};
 
 /// Entries of the map of outcomes: entry `n` counts drops for reason `n`,
 /// the others are named below.

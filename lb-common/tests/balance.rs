@@ -15,7 +15,7 @@ use lb_common::{
     layout::{Affinity, BackendRecord, Kind, Slot},
     packet::Packet,
     tables::{MemoryBuffer, MemoryTables},
-    verdict::{DropReason, Egress, Refusal, Verdict},
+    verdict::{DropReason, Outcome, Verdict},
 };
 use proptest::prelude::*;
 
@@ -57,14 +57,14 @@ fn services() -> MemoryTables {
     MemoryTables::new(Keys::from_seed(1), &services).unwrap()
 }
 
-fn run(tables: &MemoryTables, frame: &[u8]) -> (Result<Verdict, Refusal>, Vec<u8>) {
+fn run(tables: &MemoryTables, frame: &[u8]) -> (Outcome, Vec<u8>) {
     let mut buffer = MemoryBuffer::new(frame, HEADROOM, INGRESS);
     let outcome = balance(Packet::new(&mut buffer), tables);
     (outcome, buffer.frame())
 }
 
 fn refused(tables: &MemoryTables, frame: &[u8]) -> DropReason {
-    run(tables, frame).0.expect_err("refused").reason
+    run(tables, frame).0.reason.expect("refused")
 }
 
 /// Frames of every kind that is served: tags, network header, transport.
@@ -88,9 +88,9 @@ fn l2_rewrites_the_macs_alone() {
     let tables = tables(record(Kind::L2, true));
     for (_, frame, _) in served() {
         let (outcome, out) = run(&tables, &frame);
-        let Ok(Verdict::Forward(forwarded)) = outcome else { panic!("{outcome:?}") };
-        assert_eq!(forwarded.backend, BackendId(1));
-        assert_eq!(forwarded.bytes as usize, frame.len());
+        assert_eq!(outcome.verdict, Verdict::Transmit);
+        assert_eq!(outcome.backend, BackendId(1));
+        assert_eq!(outcome.bytes as usize, frame.len());
         assert_eq!(out[..12], MACS);
         assert_eq!(out[12..], frame[12..]);
     }
@@ -102,7 +102,7 @@ fn tunnels_put_right_headers_in_front() {
         for (tags, frame, inner_is_ipv4) in served() {
             let tables = tables(record(kind, inner_is_ipv4));
             let (outcome, out) = run(&tables, &frame);
-            assert!(matches!(outcome, Ok(Verdict::Forward(_))), "{outcome:?}");
+            assert!(outcome.is_forwarded(), "{outcome:?}");
             let link = 14 + 4 * tags;
             assert_eq!(out.len(), frame.len() + kind.outer_len());
             assert_eq!(out[..12], MACS);
@@ -167,9 +167,10 @@ fn padding_of_short_frames_is_not_counted_in() {
 #[test]
 fn services_are_told_apart() {
     let tables = tables(record(Kind::L2, true));
-    let service = |frame: &[u8]| match run(&tables, frame).0.unwrap() {
-        Verdict::Forward(forwarded) => Some(forwarded.service),
-        Verdict::Pass => None,
+    let service = |frame: &[u8]| {
+        let outcome = run(&tables, frame).0;
+        assert_ne!(outcome.verdict, Verdict::Drop);
+        outcome.service.known()
     };
     let v4 = |payload: &[u8], protocol| ethernet(&[], 0x0800, &ipv4(VIP4, protocol, &[], payload));
     let v6 = |payload: &[u8], protocol| ethernet(&[], 0x86dd, &ipv6(vip6(), protocol, payload));
@@ -179,7 +180,10 @@ fn services_are_told_apart() {
     assert_eq!(service(&v6(&tcp(1, 80, 0, &[]), 6)), Some(ServiceId(3)));
     assert_eq!(service(&v6(&udp(1, 5, &[]), 17)), Some(ServiceId(4)));
     assert_eq!(service(&v4(&tcp(1, 81, 0, &[]), 6)), None, "no service at this port");
-    assert_eq!(service(&v4(&[8, 0, 0, 0, 0, 0, 0, 0], 1)), None, "ICMP");
+    let mut icmp = ipv4(VIP4, 1, &[], &[8, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(service(&ethernet(&[], 0x0800, &icmp)), None, "ICMP");
+    icmp[8] = 0;
+    assert_eq!(service(&ethernet(&[], 0x0800, &icmp)), None, "expired, but not ours");
     let other = ipv4([203, 0, 113, 11], 6, &[], &tcp(1, 80, 0, &[]));
     assert_eq!(service(&ethernet(&[], 0x0800, &other)), None, "another address");
 }
@@ -189,10 +193,7 @@ fn syn_opens() {
     let tables = tables(record(Kind::L2, true));
     let opens = |flags| {
         let frame = ethernet(&[], 0x0800, &ipv4(VIP4, 6, &[], &tcp(1, 80, flags, &[])));
-        match run(&tables, &frame).0.unwrap() {
-            Verdict::Forward(forwarded) => forwarded.opens,
-            Verdict::Pass => panic!("passed"),
-        }
+        run(&tables, &frame).0.opens
     };
     assert!(opens(0x02) && opens(0x42));
     assert!(!opens(0x12) && !opens(0x10) && !opens(0x11));
@@ -205,14 +206,12 @@ fn egress_is_the_ingress_where_it_is_the_same() {
         record.egress_ifindex = ifindex;
         record.egress_port = 5;
         let frame = ethernet(&[], 0x0800, &ipv4(VIP4, 6, &[], &tcp(1, 80, 0, &[])));
-        match run(&tables(record), &frame).0.unwrap() {
-            Verdict::Forward(forwarded) => forwarded.egress,
-            Verdict::Pass => panic!("passed"),
-        }
+        let outcome = run(&tables(record), &frame).0;
+        (outcome.verdict, outcome.port)
     };
-    assert_eq!(egress(0), Egress::Ingress);
-    assert_eq!(egress(INGRESS), Egress::Ingress);
-    assert_eq!(egress(INGRESS + 1), Egress::Port(5));
+    assert_eq!(egress(0).0, Verdict::Transmit);
+    assert_eq!(egress(INGRESS).0, Verdict::Transmit);
+    assert_eq!(egress(INGRESS + 1), (Verdict::Redirect, 5));
 }
 
 #[test]
@@ -262,7 +261,7 @@ fn every_reason_of_the_balancer() {
     assert_eq!(refused(&tables(narrow), &good), DropReason::TooBig);
     let mut buffer = MemoryBuffer::new(&good, 8, INGRESS);
     let outcome = balance(Packet::new(&mut buffer), &tables(record(Kind::Ipv4, true)));
-    assert_eq!(outcome.unwrap_err().reason, DropReason::NoHeadroom);
+    assert_eq!(outcome.reason, Some(DropReason::NoHeadroom));
 }
 
 proptest! {
@@ -273,7 +272,8 @@ proptest! {
     fn any_bytes_have_an_outcome(frame in prop::collection::vec(any::<u8>(), 0..9000)) {
         let tables = tables(record(Kind::GueIpv6, true));
         let (outcome, out) = run(&tables, &frame);
-        if outcome == Ok(Verdict::Pass) {
+        if outcome.verdict == Verdict::Pass {
+            prop_assert_eq!(outcome, Outcome::PASS);
             prop_assert_eq!(out, frame);
         }
     }
@@ -295,14 +295,15 @@ proptest! {
         }
         frame.truncate(len);
         let (outcome, out) = run(&tables(record(kind, inner_is_ipv4)), &frame);
-        match outcome {
-            Ok(Verdict::Pass) => prop_assert_eq!(out, frame),
-            Ok(Verdict::Forward(_)) => {
+        match outcome.verdict {
+            Verdict::Pass => prop_assert_eq!(out, frame),
+            Verdict::Transmit => {
                 prop_assert_eq!(out.len(), frame.len() + kind.outer_len());
                 let link = 14 + 8;
                 prop_assert!(out.ends_with(&frame[link.min(frame.len())..]));
             }
-            Err(_) => {}
+            Verdict::Redirect => prop_assert!(false, "there is no other interface"),
+            Verdict::Drop => prop_assert!(outcome.reason.is_some()),
         }
     }
 
@@ -318,10 +319,8 @@ proptest! {
         let frame = |payload: &[u8]| {
             ethernet(&[], 0x0800, &ipv4(VIP4, 6, &[], &tcp(source_port, 80, 0x10, payload)))
         };
-        let backend = |frame: &[u8]| match run(&tables, frame).0 {
-            Ok(Verdict::Forward(forwarded)) => forwarded.backend,
-            other => panic!("{other:?}"),
-        };
+        let backend = |frame: &[u8]| run(&tables, frame).0.backend;
+        prop_assert!(backend(&frame(b"a")).known().is_some());
         prop_assert_eq!(backend(&frame(b"a")), backend(&frame(b"something longer")));
     }
 }

@@ -196,8 +196,7 @@ fn classic_journey<N: Network>(
         counters.packets += 1;
         counters.bytes += (offset + header.total_len()) as u64;
     }
-    let inner = Inner { len: header.total_len(), traffic_class: header.traffic_class(), hash };
-    rewrite::toward(packet, link, inner, record)?;
+    rewrite::toward(packet, link, Inner::of(&header, hash), record)?;
     Ok(true)
 }
 

@@ -14,7 +14,7 @@ use lb_common::{
         TraceRecord, VIP_POSITIONS, VipEntry,
     },
     tables::Tables,
-    verdict::{Forwarded, OUTCOMES},
+    verdict::{OUTCOMES, Outcome},
 };
 
 /// `BPF_F_MMAPABLE`: the agent maps the table into its memory (kernel 5.5).
@@ -103,16 +103,16 @@ impl Tables for Maps {
 
 /// Records what became of the packet, if the program was loaded for tracing.
 #[inline(always)]
-pub fn trace(record: impl FnOnce() -> TraceRecord) {
+pub fn trace(outcome: &Outcome) {
     if TRACE.load() != 0
         && let Some(place) = TRACE_RECORDS.get_ptr_mut(0)
     {
         // SAFETY: the map's value, which only a traced program writes, one packet at a time.
-        unsafe { place.write(record()) };
+        unsafe { place.write(TraceRecord::of(outcome)) };
     }
 }
 
-/// Counts a packet that no backend gets.
+/// Counts a packet that no backend gets: passed (0), or dropped for the reason of that number.
 #[inline(always)]
 pub fn count_outcome(outcome: u32) {
     if let Some(count) = OUTCOME_COUNTERS.get_ptr_mut(outcome) {
@@ -123,13 +123,13 @@ pub fn count_outcome(outcome: u32) {
 
 /// Counts a packet toward its backend.
 #[inline(always)]
-pub fn count_forwarded(forwarded: &Forwarded) {
-    if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(forwarded.backend.0) {
+pub fn count_forwarded(outcome: &Outcome) {
+    if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(outcome.backend.0) {
         // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
         let counters = unsafe { &mut *counters };
         counters.packets += 1;
-        counters.bytes += u64::from(forwarded.bytes);
-        counters.new_flows += u64::from(forwarded.opens);
+        counters.bytes += u64::from(outcome.bytes);
+        counters.new_flows += u64::from(outcome.opens);
     }
 }
 

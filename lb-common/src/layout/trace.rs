@@ -1,7 +1,7 @@
 //! What became of the last packet, for replay.
 
 use super::Plain;
-use crate::verdict::{Forwarded, Refusal};
+use crate::verdict::{DropReason, Outcome};
 
 /// The one value of the trace map, written only by a program loaded for tracing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,19 +18,13 @@ pub struct TraceRecord {
 }
 
 impl TraceRecord {
-    /// What is recorded of a forwarded packet.
+    /// What is recorded of an outcome.
     #[inline(always)]
-    pub const fn of_forwarded(forwarded: &Forwarded) -> Self {
-        Self { service: forwarded.service.0, backend: forwarded.backend.0, reason: 0, reserved: 0 }
-    }
-
-    /// What is recorded of a refused packet.
-    #[inline(always)]
-    pub const fn of_refusal(refusal: &Refusal) -> Self {
+    pub const fn of(outcome: &Outcome) -> Self {
         Self {
-            service: refusal.service.0,
-            backend: refusal.backend.0,
-            reason: refusal.reason as u32,
+            service: outcome.service.0,
+            backend: outcome.backend.0,
+            reason: DropReason::number(outcome.reason),
             reserved: 0,
         }
     }

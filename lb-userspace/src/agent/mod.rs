@@ -1,2 +1,201 @@
-//! The agent.
+//! The agent: one loop that owns all state.
+//!
+//! In come the config, commands of the control API, health, and the kernel's routes and
+//! neighbours; each of them changes what is desired, and [`reconcile`] makes the data plane do
+//! it. Nothing else writes to the data plane.
+
+mod commands;
 mod desired;
+mod explain;
+mod interfaces;
+mod reconcile;
+mod reload;
+mod start;
+mod status;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{
+    api::{Command, EventKind, EventLog, Reload},
+    config::{Config, ConfigErrors, ServiceConfig},
+    dataplane::DataPlane,
+    health::{Health, HealthEvent},
+    model::BackendKey,
+    network::{Interfaces, NextHops, Resolution},
+    plan::Actual,
+    state::{Effective, State},
+};
+use reload::ConfigWatch;
+pub use start::Settings;
+
+/// From one look at what has no events of its own to the next.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Why the agent ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The config is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// The host or the kernel refused something.
+    #[error(transparent)]
+    Failed(#[from] anyhow::Error),
+}
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// It can't start, or what it put into the kernel can't be taken out again.
+pub async fn run(settings: Settings) -> Result<(), RunError> {
+    let stops = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+    let [terminate, interrupt] = stops.map(|stop| stop.map_err(anyhow::Error::from));
+    let (mut terminate, mut interrupt) = (terminate?, interrupt?);
+    let (mut agent, inputs, servers) = tokio::select! {
+        started = start::start(&settings) => started?,
+        () = stopped(&mut terminate, &mut interrupt) => return Ok(()),
+    };
+    agent.serve(inputs, &mut terminate, &mut interrupt).await;
+    agent.event(EventKind::Stopping, None, "the agent stops".to_owned());
+    servers.stop().await;
+    Ok(agent.finish(settings.keep)?)
+}
+
+async fn stopped(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// All state, owned by one task.
+struct Agent {
+    config_path: PathBuf,
+    config: Config,
+    state: State,
+    /// Config and state together.
+    effective: Effective,
+    plane: DataPlane,
+    /// What the maps hold.
+    actual: Actual,
+    health: Health,
+    next_hops: NextHops,
+    ways: watch::Receiver<BTreeMap<std::net::IpAddr, Resolution>>,
+    interfaces: watch::Receiver<Interfaces>,
+    /// The interfaces as they were when they were last attached to.
+    known_interfaces: Interfaces,
+    events: EventLog,
+    started: Instant,
+    last_reload: Option<Reload>,
+    reloads_ok: u64,
+    reloads_failed: u64,
+    /// Why the data plane doesn't do what is desired; it is tried again.
+    trouble: Option<String>,
+    /// Why an interface isn't attached to, by name.
+    detached: BTreeMap<String, String>,
+    /// What the start had to say, until the next reload.
+    warnings: Vec<String>,
+}
+
+/// What wakes the agent.
+struct Inputs {
+    commands: mpsc::Receiver<Command>,
+    health: mpsc::Receiver<HealthEvent>,
+    config: ConfigWatch,
+}
+
+impl Agent {
+    /// Handles one input after the other until a signal ends it.
+    async fn serve(&mut self, mut inputs: Inputs, terminate: &mut Signal, interrupt: &mut Signal) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped(terminate, interrupt) => return,
+                Some(event) = inputs.health.recv() => {
+                    self.health_changed(&event);
+                    while let Ok(event) = inputs.health.try_recv() {
+                        self.health_changed(&event);
+                    }
+                    self.reconcile();
+                }
+                Some(command) = inputs.commands.recv() => self.command(command),
+                Ok(()) = self.ways.changed() => self.reconcile(),
+                Ok(()) = self.interfaces.changed() => {
+                    self.interfaces_changed();
+                    self.reconcile();
+                }
+                () = inputs.config.changed() => self.reload(),
+                _ = tick.tick() => self.tick(),
+            }
+        }
+    }
+
+    /// Tries again what failed, and looks after what gives no events.
+    fn tick(&mut self) {
+        if self.trouble.is_some() {
+            self.reconcile();
+        }
+        if !self.detached.is_empty() {
+            self.attach_all();
+        }
+        for notice in self.plane.take_notices() {
+            tracing::info!("{notice}");
+        }
+    }
+
+    fn health_changed(&mut self, event: &HealthEvent) {
+        let Some(service) = self.effective.services.iter().find(|s| s.key == event.service) else {
+            return;
+        };
+        if !service.backends.iter().any(|backend| backend.key == event.backend) {
+            return;
+        }
+        let kind = if event.healthy { EventKind::BackendUp } else { EventKind::BackendDown };
+        let subject = (service.name.clone(), Some(event.backend));
+        self.event(kind, Some(subject), event.reason.clone());
+    }
+
+    /// Writes an event and the log's line of it.
+    fn event(
+        &self,
+        kind: EventKind,
+        subject: Option<(String, Option<BackendKey>)>,
+        message: String,
+    ) {
+        let (service, backend) = match subject {
+            Some((service, backend)) => (Some(service), backend.map(|key| key.to_string())),
+            None => (None, None),
+        };
+        tracing::info!(
+            kind = kind.word(),
+            service = service.as_deref(),
+            backend = backend.as_deref(),
+            "{message}"
+        );
+        self.events.push(SystemTime::now(), kind, (service, backend), message);
+    }
+
+    /// Takes the data plane out of the kernel, or leaves it forwarding.
+    fn finish(self, keep: bool) -> anyhow::Result<()> {
+        if keep {
+            tracing::info!("forwarding goes on without the agent (--keep)");
+            return Ok(());
+        }
+        Ok(self.plane.remove()?)
+    }
+
+    fn service(&self, name: &str) -> Option<&ServiceConfig> {
+        self.effective.services.iter().find(|service| service.name == name)
+    }
+}

@@ -30,6 +30,15 @@ pub(crate) enum Mode {
     Generic,
 }
 
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
+
 /// An interface that the program is attached to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Attached {

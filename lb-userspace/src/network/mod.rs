@@ -26,7 +26,7 @@ use std::{
 
 use tokio::sync::watch;
 
-pub(crate) use interface::Interfaces;
+pub(crate) use interface::{InterfaceChange, Interfaces};
 pub(crate) use kernel::NetworkError;
 pub(crate) use resolution::Resolution;
 

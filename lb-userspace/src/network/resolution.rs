@@ -97,6 +97,11 @@ pub(crate) enum UnsupportedCause {
 }
 
 impl Resolution {
+    /// The kernel has been asked and hasn't answered yet.
+    pub(crate) fn is_asking(&self) -> bool {
+        matches!(self, Self::Unresolved { cause: UnresolvedCause::Asking, .. })
+    }
+
     /// The route for planning, with what the config sets: `source` instead of the kernel's choice
     /// of the outer source, `next_hop` instead of the neighbour's address.
     ///

@@ -4,7 +4,7 @@
 
 mod overrides;
 
-pub use overrides::{BackendOverride, Overrides};
+pub use overrides::{BackendOverride, Effective, Overrides};
 
 use std::{
     fs::{self, File, OpenOptions},

@@ -1,0 +1,179 @@
+//! Commands of the control API.
+//!
+//! A change is kept in the state file before it takes effect; what doesn't take effect is taken
+//! out of the file again.
+
+use serde_json::Value;
+
+use super::{
+    Agent,
+    status::{self, View},
+};
+use crate::{
+    api::{ApiError, BackendChange, BackendStatus, Command, ErrorKind, EventKind, ServiceStatus},
+    config::{BackendSpec, ServiceSpec, backend_from_json, service_from_json},
+    model::BackendKey,
+    state::{BackendOverride, State},
+};
+
+/// An event of a change: its kind and what to say.
+type Told = (EventKind, String);
+
+impl Agent {
+    pub(super) fn command(&mut self, command: Command) {
+        // Somebody who doesn't wait for the answer any more needs none.
+        match command {
+            Command::Status(reply) => {
+                let _ = reply.send(self.status());
+            }
+            Command::Stats(reply) => {
+                let _ = reply.send(self.stats());
+            }
+            Command::AddService { spec, reply } => {
+                let _ = reply.send(self.add_service(&spec));
+            }
+            Command::RemoveService { name, reply } => {
+                let _ = reply.send(self.remove_service(&name));
+            }
+            Command::AddBackend { service, spec, reply } => {
+                let _ = reply.send(self.add_backend(&service, &spec));
+            }
+            Command::SetBackend { service, backend, change, reply } => {
+                let _ = reply.send(self.set_backend(&service, backend, change));
+            }
+            Command::RemoveBackend { service, backend, reply } => {
+                let _ = reply.send(self.remove_backend(&service, backend));
+            }
+            Command::Explain { query, reply } => {
+                let _ = reply.send(self.explain(&query));
+            }
+        }
+    }
+
+    fn add_service(&mut self, spec: &Value) -> Result<ServiceStatus, ApiError> {
+        let service = service_from_json(spec, &self.effective.services)?;
+        let mut state = self.state.clone();
+        state.overrides.added_services.push(ServiceSpec::from(&service));
+        let name = service.name;
+        self.change(state, (name.clone(), None), (EventKind::ServiceAdded, "added".into()))?;
+        self.service_status(&name)
+    }
+
+    fn remove_service(&mut self, name: &str) -> Result<(), ApiError> {
+        self.service(name).ok_or_else(|| ApiError::no_service(name))?;
+        let mut state = self.state.clone();
+        let overrides = &mut state.overrides;
+        overrides.added_services.retain(|service| service.name != name);
+        overrides.backends.remove(name);
+        if self.config.services.iter().any(|service| service.name == name) {
+            overrides.removed_services.insert(name.to_owned());
+        }
+        self.change(state, (name.to_owned(), None), (EventKind::ServiceRemoved, "removed".into()))
+    }
+
+    fn add_backend(&mut self, name: &str, spec: &Value) -> Result<BackendStatus, ApiError> {
+        let service = self.service(name).ok_or_else(|| ApiError::no_service(name))?;
+        let backend = backend_from_json(spec, service)?;
+        let mut state = self.state.clone();
+        *state.overrides.backend(name, backend.key) = BackendOverride {
+            added: Some(BackendSpec::from(&backend)),
+            ..BackendOverride::default()
+        };
+        let told = (EventKind::BackendAdded, format!("added with weight {}", backend.weight));
+        self.change(state, (name.to_owned(), Some(backend.key)), told)?;
+        self.backend_status(name, backend.key)
+    }
+
+    fn set_backend(
+        &mut self,
+        name: &str,
+        key: BackendKey,
+        change: BackendChange,
+    ) -> Result<BackendStatus, ApiError> {
+        let service = self.service(name).ok_or_else(|| ApiError::no_service(name))?;
+        let backend = service.backends.iter().find(|backend| backend.key == key);
+        let before = backend.ok_or_else(|| ApiError::no_backend(name, key))?.weight;
+        let mut state = self.state.clone();
+        let changed = state.overrides.backend(name, key);
+        let mut told = (EventKind::BackendChanged, Vec::new());
+        if let Some(weight) = change.weight {
+            changed.weight = Some(weight);
+            told.1.push(format!("weight {before} became {weight}"));
+        }
+        if let Some(drain) = change.drain {
+            changed.drain = drain;
+            if drain {
+                told.0 = EventKind::BackendDraining;
+                told.1.push("it takes no new flows".to_owned());
+            } else {
+                told.0 = EventKind::BackendUndrained;
+                told.1.push("it takes new flows again".to_owned());
+            }
+        }
+        let told = (told.0, told.1.join(", "));
+        self.change(state, (name.to_owned(), Some(key)), told)?;
+        self.backend_status(name, key)
+    }
+
+    fn remove_backend(&mut self, name: &str, key: BackendKey) -> Result<(), ApiError> {
+        let service = self.service(name).ok_or_else(|| ApiError::no_service(name))?;
+        if !service.backends.iter().any(|backend| backend.key == key) {
+            return Err(ApiError::no_backend(name, key));
+        }
+        let in_config = self.config.services.iter().any(|service| {
+            service.name == name && service.backends.iter().any(|backend| backend.key == key)
+        });
+        let mut state = self.state.clone();
+        *state.overrides.backend(name, key) =
+            BackendOverride { removed: in_config, ..BackendOverride::default() };
+        let told = (EventKind::BackendRemoved, "removed".to_owned());
+        self.change(state, (name.to_owned(), Some(key)), told)
+    }
+
+    /// Puts a changed state in force, or leaves everything as it was.
+    fn change(
+        &mut self,
+        mut state: State,
+        subject: (String, Option<BackendKey>),
+        (kind, message): Told,
+    ) -> Result<(), ApiError> {
+        state.overrides.prune(&self.config.services);
+        state.save(&self.config.state_file).map_err(|error| {
+            ApiError::new(ErrorKind::Failed, format!("nothing was changed: {error}"))
+        })?;
+        let former = std::mem::replace(&mut self.state, state);
+        self.take_effect();
+        if let Some(trouble) = self.trouble.clone() {
+            self.state = former;
+            if let Err(error) = self.state.save(&self.config.state_file) {
+                tracing::error!("{error}");
+            }
+            self.take_effect();
+            let message = format!("nothing was changed: {trouble}");
+            return Err(ApiError::new(ErrorKind::Failed, message));
+        }
+        self.event(kind, Some(subject), message);
+        Ok(())
+    }
+
+    fn take_effect(&mut self) {
+        self.effective = self.state.overrides.on_top_of(&self.config.services);
+        self.watch_effective();
+        self.reconcile();
+    }
+
+    fn service_status(&self, name: &str) -> Result<ServiceStatus, ApiError> {
+        let service = self.service(name).ok_or_else(|| ApiError::no_service(name))?;
+        let counters = self.plane.counters().map_err(status::failed)?;
+        Ok(View::new(self, &counters).service(service))
+    }
+
+    fn backend_status(&self, name: &str, key: BackendKey) -> Result<BackendStatus, ApiError> {
+        let service = self.service_status(name)?;
+        let address = key.to_string();
+        let mut backends = service.backends.into_iter();
+        backends
+            .find(|backend| backend.address == address)
+            .ok_or_else(|| ApiError::no_backend(name, key))
+    }
+}

@@ -1,0 +1,188 @@
+//! What the running balancer would do with a packet: the packet path itself, run on the host over
+//! the maps.
+
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::{
+    balance::balance,
+    id::{BackendId, ServiceId},
+    layout::{BackendRecord, Kind},
+    network::{TCP, UDP},
+    packet::Packet,
+    tables::{MemoryBuffer, Tables as _},
+    verdict::{Outcome, Verdict},
+};
+
+use super::Agent;
+use crate::{
+    api::{ApiError, ErrorKind, Explanation, FlowQuery, Step},
+    model::Protocol,
+    plan::backend_key,
+};
+
+/// Room in front of the packet, as drivers leave.
+const HEADROOM: usize = 256;
+
+impl Agent {
+    pub(super) fn explain(&self, query: &FlowQuery) -> Result<Explanation, ApiError> {
+        let invalid = |message: String| ApiError::new(ErrorKind::Invalid, message);
+        let protocol: Protocol = query
+            .protocol
+            .parse()
+            .map_err(|error| invalid(format!("protocol {:?}: {error}", query.protocol)))?;
+        let frame = frame(query.from, query.to, protocol).ok_or_else(|| {
+            invalid(format!("from {} to {}: both must be IPv4 or both IPv6", query.from, query.to))
+        })?;
+        let ingress = self.plane_ingress();
+        let mut buffer = MemoryBuffer::new(&frame, HEADROOM, ingress);
+        let outcome = balance(Packet::new(&mut buffer), &self.plane);
+
+        let mut steps = vec![step(
+            "parse",
+            format!("{} packet from {} to {}", protocol.word(), query.from, query.to),
+        )];
+        let service = self.explain_service(outcome.service, query, &mut steps);
+        let record = self.explain_backend(outcome.backend, service.is_some(), &mut steps);
+        let (verdict, reason) = self.explain_end(&outcome, record.as_ref(), &mut steps);
+        Ok(Explanation {
+            verdict: verdict.to_owned(),
+            service,
+            backend: record.as_ref().map(|record| backend_key(record).to_string()),
+            reason,
+            steps,
+        })
+    }
+
+    /// The interface that the packet seems to come in by: the first configured one.
+    fn plane_ingress(&self) -> u32 {
+        let interfaces = self.interfaces.borrow();
+        let first = self.config.interfaces.first();
+        first.and_then(|name| interfaces.named(name)).map_or(0, |interface| interface.index)
+    }
+
+    fn explain_service(
+        &self,
+        id: ServiceId,
+        query: &FlowQuery,
+        steps: &mut Vec<Step>,
+    ) -> Option<String> {
+        let Some(present) = self.actual.services.get(&id) else {
+            steps.push(step("service", format!("no service takes packets to {}", query.to)));
+            return None;
+        };
+        let key = present.entry.key;
+        let service = self.effective.services.iter().find(|service| service.key == key);
+        let name = service.map_or_else(|| key.to_string(), |service| service.name.clone());
+        steps.push(step("service", format!("{name} ({key})")));
+        steps.push(step(
+            "slot",
+            format!("one of the ring's {} slots, by the flow's hash", present.entry.ring_size),
+        ));
+        Some(name)
+    }
+
+    fn explain_backend(
+        &self,
+        id: BackendId,
+        found_service: bool,
+        steps: &mut Vec<Step>,
+    ) -> Option<BackendRecord> {
+        let record = id.known().and_then(|id| self.plane.backend(id)).map(|entry| *entry.active());
+        match &record {
+            Some(record) => {
+                let key = backend_key(record);
+                steps.push(step("backend", format!("{key} owns the slot (number {})", id.0)));
+            }
+            None if found_service => {
+                steps.push(step("backend", "nobody owns the slot".to_owned()));
+            }
+            None => {}
+        }
+        record
+    }
+
+    fn explain_end(
+        &self,
+        outcome: &Outcome,
+        record: Option<&BackendRecord>,
+        steps: &mut Vec<Step>,
+    ) -> (&'static str, Option<String>) {
+        if let (Some(record), true) = (record, outcome.is_forwarded()) {
+            steps.push(step("rewrite", rewrite_detail(record)));
+        }
+        let (verdict, detail) = match (outcome.verdict, outcome.reason) {
+            (Verdict::Pass, _) => ("pass", "passed to the kernel, untouched".to_owned()),
+            (Verdict::Drop, None) => ("drop", "dropped".to_owned()),
+            (Verdict::Drop, Some(reason)) => {
+                let description = reason.description().trim();
+                ("drop", format!("dropped: {}: {description}", reason.name()))
+            }
+            (Verdict::Transmit, _) => ("tx", "out of the interface that it came in by".to_owned()),
+            (Verdict::Redirect, _) => {
+                let index = record.map_or(0, |record| record.egress_ifindex);
+                let interfaces = self.interfaces.borrow();
+                let name = interfaces.get(index).map(|interface| interface.name.clone());
+                let name = name.unwrap_or_else(|| format!("interface {index}"));
+                ("redirect", format!("out of {name}"))
+            }
+        };
+        steps.push(step("out", detail));
+        (verdict, outcome.reason.map(|reason| reason.name().to_owned()))
+    }
+}
+
+fn step(name: &str, detail: String) -> Step {
+    Step { step: name.to_owned(), detail }
+}
+
+fn rewrite_detail(record: &BackendRecord) -> String {
+    let what = match Kind::try_from(record.kind) {
+        Ok(Kind::L2) => "new MAC addresses alone",
+        Ok(Kind::Ipv4) => "an IPv4 header in front",
+        Ok(Kind::Ipv6) => "an IPv6 header in front",
+        Ok(Kind::GueIpv4) => "IPv4, UDP and GUE headers in front",
+        Ok(Kind::GueIpv6) => "IPv6, UDP and GUE headers in front",
+        Err(_) => "nothing: its record is vacant",
+    };
+    let [a, b, c, d, e, f, ..] = record.macs;
+    format!("{what}, to {}", crate::model::MacAddress([a, b, c, d, e, f]))
+}
+
+/// A frame that opens such a flow. `None` for addresses of two families.
+fn frame(from: SocketAddr, to: SocketAddr, protocol: Protocol) -> Option<Vec<u8>> {
+    let mut transport = Vec::new();
+    transport.extend(from.port().to_be_bytes());
+    transport.extend(to.port().to_be_bytes());
+    let number = match protocol {
+        Protocol::Tcp => {
+            // Sequence and acknowledgement; five words; SYN; window, checksum, urgent pointer.
+            transport.extend([0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x02, 0, 0, 0, 0, 0, 0]);
+            TCP
+        }
+        Protocol::Udp => {
+            transport.extend([0, 8, 0, 0]);
+            UDP
+        }
+    };
+    let len = transport.len() as u16;
+    let mut frame = vec![0; 12];
+    match (from.ip(), to.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            frame.extend([0x08, 0x00, 0x45, 0]);
+            frame.extend((20 + len).to_be_bytes());
+            frame.extend([0, 0, 0, 0, 64, number, 0, 0]);
+            frame.extend(source.octets());
+            frame.extend(destination.octets());
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+            frame.extend(len.to_be_bytes());
+            frame.extend([number, 64]);
+            frame.extend(source.octets());
+            frame.extend(destination.octets());
+        }
+        _ => return None,
+    }
+    frame.extend(transport);
+    Some(frame)
+}

@@ -1,0 +1,182 @@
+//! Makes the data plane do what is desired.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use lb_common::{id::BackendId, layout::BackendRecord};
+
+use super::{
+    Agent,
+    desired::{Frames, desired},
+};
+use crate::{
+    api::EventKind,
+    config::{HealthCheck, ServiceConfig},
+    dataplane,
+    health::CheckSpec,
+    model::{BackendKey, ServiceKey},
+    plan::{Actual, Capacity, Change, backend_key, plan},
+};
+
+/// Live weight of a backend that serves its full configured weight, in thousandths.
+const FULL: u16 = 1000;
+
+impl Agent {
+    /// Follows changed services: asks for their next hops and checks their backends.
+    pub(super) fn watch_effective(&mut self) {
+        self.next_hops.want(self.addresses().collect());
+        let serving = self.serving();
+        let mut checks = Vec::new();
+        for service in &self.effective.services {
+            let HealthCheck::Active(check) = &service.health else { continue };
+            checks.extend(service.backends.iter().map(|backend| CheckSpec {
+                service: service.key,
+                backend: backend.key,
+                check: check.clone(),
+                // What a former agent left says how it was: an answer in time may change it.
+                known: serving.get(&(service.key, backend.key)).copied(),
+            }));
+        }
+        self.health.set(checks);
+    }
+
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let backends = self.effective.services.iter().flat_map(|service| &service.backends);
+        backends.map(|backend| backend.key.address)
+    }
+
+    /// Whether each backend in the maps owns slots.
+    fn serving(&self) -> BTreeMap<(ServiceKey, BackendKey), bool> {
+        let mut serving = BTreeMap::new();
+        for (id, service) in &self.actual.services {
+            let mut owners = vec![false; self.actual.capacity.backends as usize];
+            for slot in &service.ring {
+                if let Some(owner) = owners.get_mut(slot.current().0 as usize) {
+                    *owner = true;
+                }
+            }
+            let backends = self.actual.backends.iter().filter(|(_, r)| r.service == id.0);
+            serving.extend(backends.map(|(backend, record)| {
+                ((service.entry.key, backend_key(record)), owners[backend.0 as usize])
+            }));
+        }
+        serving
+    }
+
+    /// The part of its weight that a backend serves now, in thousandths.
+    pub(super) fn live_permille(&self, service: &ServiceConfig, backend: BackendKey) -> u16 {
+        if self.is_draining(&service.name, backend) {
+            return 0;
+        }
+        match self.health.report(service.key, backend) {
+            Some(report) if report.healthy != Some(true) => 0,
+            _ => FULL,
+        }
+    }
+
+    pub(super) fn is_draining(&self, service: &str, backend: BackendKey) -> bool {
+        self.effective.draining.contains(&(service.to_owned(), backend))
+    }
+
+    /// Plans and applies. What fails is kept as the trouble, and tried again.
+    pub(super) fn reconcile(&mut self) {
+        match self.try_reconcile() {
+            Ok(()) => {
+                if self.trouble.take().is_some() {
+                    tracing::info!("the data plane does what is desired again");
+                }
+            }
+            Err(error) => {
+                let trouble = error.to_string();
+                if self.trouble.as_ref() != Some(&trouble) {
+                    tracing::error!("the data plane doesn't do what is desired: {trouble}");
+                }
+                self.trouble = Some(trouble);
+                // Part of a plan may be in force: look.
+                match self.plane.actual() {
+                    Ok(actual) => self.actual = actual,
+                    Err(error) => tracing::error!("the maps can't be read: {error}"),
+                }
+            }
+        }
+    }
+
+    fn try_reconcile(&mut self) -> Result<(), dataplane::Error> {
+        let frames = Frames {
+            next_hop: self.config.next_hop,
+            source_ipv4: self.config.source_ipv4,
+            source_ipv6: self.config.source_ipv6,
+            interfaces: self.config.interfaces.clone(),
+        };
+        self.ways.mark_unchanged();
+        let desired = desired(
+            &self.effective.services,
+            &frames,
+            &self.ways.borrow(),
+            &self.interfaces.borrow(),
+            |service, backend| self.live_permille(service, backend),
+        );
+        let changes = match plan(&desired, &self.actual) {
+            Ok(changes) => changes,
+            Err(too_small) => {
+                tracing::info!("{too_small}: growing");
+                self.plane.grow(with_headroom(too_small.needed))?;
+                self.actual = self.plane.actual()?;
+                plan(&desired, &self.actual)
+                    .map_err(|still| dataplane::Error::Inconsistent(still.to_string()))?
+            }
+        };
+        for change in &changes {
+            self.plane.apply(change)?;
+            if let Change::SetBackend { id, record } = change {
+                self.next_hop_event(*id, record);
+            }
+            self.actual.apply(change);
+        }
+        Ok(())
+    }
+
+    /// Tells that a backend's next hop came or went.
+    fn next_hop_event(&self, id: BackendId, record: &BackendRecord) {
+        let before = self.actual.backends.get(&id).map(|before| before.resolved != 0);
+        let now = record.resolved != 0;
+        if before == Some(now) || (before.is_none() && now) {
+            return;
+        }
+        let key = backend_key(record);
+        let id = lb_common::id::ServiceId(record.service);
+        let service = self.actual.services.get(&id).map(|service| service.entry.key);
+        let name = self.effective.services.iter().find(|s| Some(s.key) == service);
+        let Some(name) = name.map(|service| service.name.clone()) else { return };
+        let (kind, message) = if now {
+            (EventKind::NextHopResolved, "its next hop is known".to_owned())
+        } else {
+            let ways = self.ways.borrow();
+            let why = ways.get(&key.address).map_or_else(String::new, |way| format!(": {way}"));
+            (EventKind::NextHopLost, format!("its next hop is not known{why}"))
+        };
+        self.event(kind, Some((name, Some(key))), message);
+    }
+}
+
+/// So that the maps don't grow with every backend.
+fn with_headroom(needed: Capacity) -> Capacity {
+    Capacity {
+        slots: needed.slots + needed.slots.min(1 << 20),
+        backends: 2 * needed.backends,
+        ports: 2 * needed.ports,
+    }
+}
+
+/// Slots that a backend owns, as a part of its ring's.
+pub(super) fn shares(actual: &Actual, service: ServiceKey) -> (u32, BTreeMap<BackendKey, f64>) {
+    let Some((id, service)) = actual.services.iter().find(|(_, s)| s.entry.key == service) else {
+        return (0, BTreeMap::new());
+    };
+    let mut slots: BTreeMap<BackendId, u32> = BTreeMap::new();
+    for slot in &service.ring {
+        *slots.entry(slot.current()).or_default() += 1;
+    }
+    let backends = actual.backends.iter().filter(|(_, record)| record.service == id.0);
+    let share = |id| f64::from(slots.get(id).copied().unwrap_or(0)) / service.ring.len() as f64;
+    (service.entry.ring_size, backends.map(|(id, r)| (backend_key(r), share(id))).collect())
+}

@@ -1,0 +1,231 @@
+//! From nothing, or from what a former agent left, to a data plane that serves.
+
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::Context as _;
+use lb_common::{hash::Keys, ring::default_size};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use super::{Agent, Inputs, RunError, reload::ConfigWatch};
+use crate::{
+    api::{self, AgentHandle, ControlSocket, EventKind, EventLog},
+    config::{self, Config, ServiceConfig},
+    dataplane::{DataPlane, Options},
+    health::Health,
+    metrics::MetricsServer,
+    network::NextHops,
+    objects,
+    plan::Capacity,
+    state::State,
+};
+
+/// How long the start waits for first answers of next hops and checks, before it begins to serve
+/// with what it knows.
+const SETTLING: Duration = Duration::from_secs(2);
+/// Commands that wait for the agent.
+const COMMANDS_WAITING: usize = 64;
+/// Health events that wait for the agent.
+const HEALTH_WAITING: usize = 4096;
+/// Backends that there is room for at least.
+const LEAST_BACKENDS: u32 = 1024;
+/// Egress interfaces that there is room for.
+const PORTS: u32 = 64;
+
+/// How the agent shall run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The config file.
+    pub config: PathBuf,
+    /// At the end, leave the data plane forwarding.
+    pub keep: bool,
+}
+
+/// The tasks beside the agent's loop.
+pub(super) struct Servers {
+    stops: Vec<oneshot::Sender<()>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Servers {
+    /// Ends them, and waits until they have ended.
+    pub(super) async fn stop(self) {
+        drop(self.stops);
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!("a server ended badly: {error}");
+            }
+        }
+    }
+
+    fn start<F, S>(&mut self, server: S)
+    where
+        S: FnOnce(oneshot::Receiver<()>) -> F,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (stop, stopped) = oneshot::channel();
+        self.stops.push(stop);
+        self.tasks.push(tokio::spawn(server(stopped)));
+    }
+}
+
+/// Starts everything. The control socket answers once packets are served.
+pub(super) async fn start(settings: &Settings) -> Result<(Agent, Inputs, Servers), RunError> {
+    let config = config::load(&settings.config)?;
+    let (mut agent, inputs, handle, socket, metrics) = prepare(settings, config).await?;
+    agent.settle(&inputs).await;
+    agent.reconcile();
+    if let Some(trouble) = agent.trouble.take() {
+        return Err(anyhow::anyhow!(trouble).into());
+    }
+    if let Err(error) = agent.attach_configured() {
+        // What was there before goes on; what is new goes.
+        if agent.plane.attached().is_ok_and(|attached| attached.is_empty()) {
+            agent.finish(false)?;
+        }
+        return Err(error.into());
+    }
+    agent.event(EventKind::Started, None, "the agent serves".to_owned());
+
+    let mut servers = Servers { stops: Vec::new(), tasks: Vec::new() };
+    let router = api::router(handle.clone());
+    servers.start(|stopped| async move {
+        api::serve::on_socket(socket, router, async {
+            let _ = stopped.await;
+        })
+        .await;
+    });
+    if let Some(metrics) = metrics {
+        servers.start(|stopped| async move {
+            let stop = async {
+                let _ = stopped.await;
+            };
+            metrics.serve(handle, stop).await;
+        });
+    }
+    Ok((agent, inputs, servers))
+}
+
+type Prepared = (Agent, Inputs, AgentHandle, ControlSocket, Option<MetricsServer>);
+
+/// Everything that may fail without a packet noticing.
+async fn prepare(settings: &Settings, config: Config) -> anyhow::Result<Prepared> {
+    // First of all, since a second agent ends here.
+    let socket = ControlSocket::bind(&config.api.socket)?;
+    let metrics = match config.api.metrics {
+        Some(address) => Some(MetricsServer::bind(address).await?),
+        None => None,
+    };
+    let loaded = State::load(&config.state_file)?;
+    let mut state = loaded.state;
+    let seed = hash_seed(&config, &mut state)?;
+    state.overrides.prune(&config.services);
+    let effective = state.overrides.on_top_of(&config.services);
+    let mut warnings: Vec<String> = loaded.warning.into_iter().collect();
+    warnings.extend(effective.warnings.iter().cloned());
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+
+    let next_hops = NextHops::start().context("can't follow the kernel's routes")?;
+    let plane = DataPlane::open(Options {
+        object: objects::BALANCER.to_vec(),
+        pin_path: Some(config.pin_path.clone()),
+        capacity: capacity(&effective.services),
+        keys: Keys::from_seed(seed),
+        trace: false,
+    })?;
+    let actual = plane.actual()?;
+    let (health_events, health) = mpsc::channel(HEALTH_WAITING);
+    let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
+    let events = EventLog::default();
+    let handle = AgentHandle { commands: commands_in, events: events.clone() };
+    let config_watch = ConfigWatch::new(&settings.config)?;
+    let agent = Agent {
+        config_path: settings.config.clone(),
+        config,
+        state,
+        effective,
+        plane,
+        actual,
+        health: Health::new(health_events),
+        ways: next_hops.resolutions(),
+        interfaces: next_hops.interfaces(),
+        known_interfaces: Default::default(),
+        next_hops,
+        events,
+        started: Instant::now(),
+        last_reload: None,
+        reloads_ok: 0,
+        reloads_failed: 0,
+        trouble: None,
+        detached: Default::default(),
+        warnings,
+    };
+    Ok((agent, Inputs { commands, health, config: config_watch }, handle, socket, metrics))
+}
+
+/// The configured seed, else the state's, else a new random one, which the state keeps.
+fn hash_seed(config: &Config, state: &mut State) -> anyhow::Result<u64> {
+    if let Some(seed) = config.hash_seed.or(state.hash_seed) {
+        return Ok(seed);
+    }
+    let seed = getrandom::u64().context("the kernel gives no random numbers")?;
+    state.hash_seed = Some(seed);
+    state.save(&config.state_file)?;
+    Ok(seed)
+}
+
+/// Room for these services, and for some to come: as much again.
+pub(super) fn capacity(services: &[ServiceConfig]) -> Capacity {
+    let slots: u32 = services
+        .iter()
+        .map(|service| service.ring_size.unwrap_or_else(|| default_size(service.backends.len())))
+        .sum();
+    let backends: usize = services.iter().map(|service| service.backends.len()).sum();
+    Capacity {
+        slots: slots + slots.clamp(default_size(0), 1 << 20),
+        backends: (2 * backends as u32).max(LEAST_BACKENDS),
+        ports: PORTS,
+    }
+}
+
+impl Agent {
+    /// Asks for next hops and health, and waits for the first answers.
+    async fn settle(&mut self, inputs: &Inputs) {
+        self.watch_effective();
+        let deadline = Instant::now() + SETTLING;
+        let wanted: BTreeSet<_> = self.addresses().collect();
+        let ways_known = self.ways.wait_for(|ways| {
+            wanted.iter().all(|address| ways.get(address).is_some_and(|way| !way.is_asking()))
+        });
+        // Checks report to a channel that is read later: look at what they know instead.
+        let _ = timeout(SETTLING, ways_known).await;
+        while self.pending_checks() && Instant::now() < deadline && !inputs.health.is_closed() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        if self.pending_checks() {
+            let waited = SETTLING.as_secs();
+            tracing::warn!("some checks had no answer within {waited} s; their backends wait");
+        }
+        self.known_interfaces = self.interfaces.borrow().clone();
+    }
+
+    fn pending_checks(&self) -> bool {
+        self.effective.services.iter().any(|service| {
+            service.backends.iter().any(|backend| {
+                self.health.report(service.key, backend.key).is_some_and(|r| r.healthy.is_none())
+            })
+        })
+    }
+}
+
+/// For `since` fields of what has no time of its own.
+pub(super) fn now() -> jiff::Timestamp {
+    jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default()
+}

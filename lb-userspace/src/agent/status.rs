@@ -1,0 +1,234 @@
+//! What the agent tells about itself.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use lb_common::{
+    id::BackendId,
+    layout::{Affinity, BackendCounters},
+    verdict::{DropReason, OUTCOME_PASS},
+};
+
+use super::{Agent, reconcile::shares};
+use crate::{
+    api::{
+        ApiError, BackendState, BackendStatus, BackendTraffic, ErrorKind, HealthStatus,
+        InterfaceStatus, NextHopStatus, ServiceStatus, ServiceTraffic, Stats, Status,
+    },
+    config::{BackendConfig, NextHop, ServiceConfig},
+    dataplane::{self, Counters},
+    health::Report,
+    model::{BackendKey, ServiceKey},
+    network::Resolution,
+    plan::backend_key,
+};
+
+pub(super) fn failed(error: dataplane::Error) -> ApiError {
+    ApiError::new(ErrorKind::Failed, error.to_string())
+}
+
+impl Agent {
+    pub(super) fn status(&mut self) -> Result<Status, ApiError> {
+        let counters = self.plane.counters().map_err(failed)?;
+        let interfaces = self.interface_status()?;
+        let view = View::new(self, &counters);
+        let services = self.effective.services.iter().map(|s| view.service(s)).collect();
+        let mut warnings = self.warnings.clone();
+        warnings.extend(self.trouble.iter().map(|trouble| {
+            format!("the data plane doesn't do what is desired, it is tried again: {trouble}")
+        }));
+        warnings.extend(self.next_hops.trouble().borrow().clone());
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            config_file: self.config_path.display().to_string(),
+            interfaces,
+            maps_bytes: self.plane.map_bytes(),
+            flow_capacity: self.config.flow_capacity.into(),
+            services,
+            reloads_ok_total: self.reloads_ok,
+            reloads_failed_total: self.reloads_failed,
+            last_reload: self.last_reload.clone(),
+            warnings,
+        })
+    }
+
+    fn interface_status(&mut self) -> Result<Vec<InterfaceStatus>, ApiError> {
+        let attached = self.plane.attached().map_err(failed)?;
+        let interfaces = self.interfaces.borrow();
+        let status = |name: &String| {
+            let attached = attached.iter().find(|attached| attached.interface == *name);
+            InterfaceStatus {
+                name: name.clone(),
+                ifindex: interfaces.named(name).map(|interface| interface.index),
+                xdp_mode: attached.map(|attached| attached.mode.to_string()),
+                attached: attached.is_some(),
+                error: match attached {
+                    Some(_) => None,
+                    None => self.detached.get(name).cloned(),
+                },
+            }
+        };
+        Ok(self.config.interfaces.iter().map(status).collect())
+    }
+
+    pub(super) fn stats(&self) -> Result<Stats, ApiError> {
+        let counters = self.plane.counters().map_err(failed)?;
+        let view = View::new(self, &counters);
+        let dropped =
+            |reason: &DropReason| (reason.name().to_owned(), counters.outcomes[*reason as usize]);
+        Ok(Stats {
+            passes_total: counters.outcomes[OUTCOME_PASS as usize],
+            drops_total: DropReason::BALANCER.iter().map(dropped).collect(),
+            services: self.effective.services.iter().map(|s| view.traffic(s)).collect(),
+        })
+    }
+}
+
+/// The agent with counters of one moment.
+pub(super) struct View<'a> {
+    agent: &'a Agent,
+    counters: &'a Counters,
+    ids: BTreeMap<(ServiceKey, BackendKey), BackendId>,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(agent: &'a Agent, counters: &'a Counters) -> Self {
+        let actual = &agent.actual;
+        let ids = actual.backends.iter().filter_map(|(id, record)| {
+            let service = actual.services.get(&lb_common::id::ServiceId(record.service))?;
+            Some(((service.entry.key, backend_key(record)), *id))
+        });
+        Self { agent, counters, ids: ids.collect() }
+    }
+
+    fn backend_counters(&self, service: &ServiceConfig, key: BackendKey) -> BackendCounters {
+        let id = self.ids.get(&(service.key, key));
+        id.and_then(|id| self.counters.backends.get(id)).copied().unwrap_or_default()
+    }
+
+    pub(super) fn service(&self, service: &ServiceConfig) -> ServiceStatus {
+        let (ring_size, shares) = shares(&self.agent.actual, service.key);
+        let backend = |backend: &BackendConfig| {
+            let share = shares.get(&backend.key).copied().unwrap_or(0.0);
+            self.backend(service, backend, share)
+        };
+        ServiceStatus {
+            name: service.name.clone(),
+            vip: service.key.destination().to_string(),
+            protocol: service.key.protocol.word().to_owned(),
+            forward: service.forward.word().to_owned(),
+            ring_size,
+            affinity: affinity_word(service.affinity).to_owned(),
+            backends: service.backends.iter().map(backend).collect(),
+        }
+    }
+
+    fn backend(
+        &self,
+        service: &ServiceConfig,
+        backend: &BackendConfig,
+        share: f64,
+    ) -> BackendStatus {
+        let counters = self.backend_counters(service, backend.key);
+        let report = self.agent.health.report(service.key, backend.key);
+        let next_hop = self.next_hop(service, backend);
+        let draining = self.agent.is_draining(&service.name, backend.key);
+        let live_permille = self.agent.live_permille(service, backend.key);
+        let state = match report.as_ref().map(|report| report.healthy) {
+            _ if draining => BackendState::Draining,
+            Some(Some(false)) => BackendState::Unhealthy,
+            Some(None) => BackendState::Pending,
+            _ if next_hop.mac.is_none() => BackendState::Unresolved,
+            _ => BackendState::Healthy,
+        };
+        BackendStatus {
+            address: backend.key.to_string(),
+            weight: backend.weight,
+            live_weight: f64::from(backend.weight) * f64::from(live_permille) / 1000.0,
+            state,
+            health: report.map(health_status),
+            next_hop,
+            forward: backend.forward.unwrap_or(service.forward).word().to_owned(),
+            share,
+            packets_total: counters.packets,
+            bytes_total: counters.bytes,
+            new_flows_total: counters.new_flows,
+        }
+    }
+
+    fn next_hop(&self, service: &ServiceConfig, backend: &BackendConfig) -> NextHopStatus {
+        let id = self.ids.get(&(service.key, backend.key));
+        let record = id.and_then(|id| self.agent.actual.backends.get(id));
+        let ways = self.agent.ways.borrow();
+        let way = ways.get(&backend.key.address);
+        let egress = match way {
+            Some(Resolution::Resolved { egress, .. } | Resolution::Unresolved { egress, .. }) => {
+                Some(egress.interface.clone())
+            }
+            _ => None,
+        };
+        match record {
+            Some(record) if record.resolved != 0 => {
+                let [a, b, c, d, e, f, ..] = record.macs;
+                let mac = crate::model::MacAddress([a, b, c, d, e, f]);
+                NextHopStatus { mac: Some(mac.to_string()), interface: egress, error: None }
+            }
+            _ => {
+                let known = matches!(way, Some(Resolution::Resolved { .. }))
+                    || self.agent.config.next_hop != NextHop::Auto;
+                let error = match way {
+                    Some(way) if !known => way.to_string(),
+                    Some(_) => "the outer header has no source address: set source_ipv4 or \
+                                source_ipv6, or give the egress interface an address"
+                        .to_owned(),
+                    None => "the kernel hasn't been asked yet".to_owned(),
+                };
+                NextHopStatus { mac: None, interface: egress, error: Some(error) }
+            }
+        }
+    }
+
+    fn traffic(&self, service: &ServiceConfig) -> ServiceTraffic {
+        let backends: Vec<BackendTraffic> = service
+            .backends
+            .iter()
+            .map(|backend| {
+                let counters = self.backend_counters(service, backend.key);
+                BackendTraffic {
+                    address: backend.key.to_string(),
+                    packets_total: counters.packets,
+                    bytes_total: counters.bytes,
+                    new_flows_total: counters.new_flows,
+                }
+            })
+            .collect();
+        ServiceTraffic {
+            name: service.name.clone(),
+            packets_total: backends.iter().map(|backend| backend.packets_total).sum(),
+            bytes_total: backends.iter().map(|backend| backend.bytes_total).sum(),
+            new_flows_total: backends.iter().map(|backend| backend.new_flows_total).sum(),
+            backends,
+        }
+    }
+}
+
+fn health_status(report: Report) -> HealthStatus {
+    HealthStatus {
+        ok: report.healthy,
+        since: Timestamp::try_from(report.since).unwrap_or_default(),
+        reason: report.reason,
+        passed_total: report.passed,
+        failed_total: report.failed,
+        inconclusive_total: report.inconclusive,
+    }
+}
+
+fn affinity_word(affinity: Affinity) -> &'static str {
+    match affinity {
+        Affinity::Flow => "flow",
+        Affinity::Source => "source",
+        Affinity::Packet => "packet",
+    }
+}
