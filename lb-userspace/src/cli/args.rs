@@ -1,0 +1,385 @@
+//! What can be typed. Doc comments here are the help texts and the reference.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
+
+use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
+use clap_complete::Shell;
+
+use crate::{
+    config::{BackendSpec, HealthSpec, ServiceSpec},
+    model::{BackendKey, MacAddress},
+};
+
+/// An XDP layer-4 load balancer
+#[derive(Debug, Parser)]
+#[command(name = "xlb", version)]
+pub struct Cli {
+    /// Options of every verb.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// Print JSON instead of text
+    #[arg(long, global = true, display_order = 900)]
+    pub json: bool,
+    /// The agent's control socket
+    #[arg(
+        long,
+        global = true,
+        display_order = 901,
+        env = "XLB_SOCKET",
+        hide_env_values = true,
+        default_value = "/run/xlb/xlb.sock",
+        value_name = "PATH"
+    )]
+    pub socket: PathBuf,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Without an agent.
+    #[command(flatten)]
+    Local(Local),
+    /// By the agent.
+    #[command(flatten)]
+    Remote(Remote),
+    /// Print a completion script for a shell
+    #[command(hide = true)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write all pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// An existing directory
+        directory: Option<PathBuf>,
+    },
+}
+
+/// Verbs that do their work themselves.
+#[derive(Debug, Subcommand)]
+pub enum Local {
+    /// Run the agent: load the program, attach it, and keep it right
+    Run(RunArgs),
+    /// Check a config file, and tell every mistake
+    Check(CheckArgs),
+    /// Send captured frames through the real program, on no interface
+    Replay(ReplayArgs),
+    /// Decapsulate on a backend, in the foreground
+    Decap(DecapArgs),
+    /// Measure the loaded program on this machine, in ns per packet
+    Bench(BenchArgs),
+}
+
+/// `xlb run`
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// The config file; it is read again on SIGHUP and when it changes
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// On SIGTERM, leave the program attached: packets are served on, by the last tables
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// `xlb check`
+#[derive(Args, Debug)]
+pub struct CheckArgs {
+    /// The config file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// `xlb replay`
+#[derive(Args, Debug)]
+pub struct ReplayArgs {
+    /// The config file; its interfaces needn't exist
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The frames, in pcap format
+    #[arg(long, value_name = "IN.pcap")]
+    pub read: PathBuf,
+    /// Where every frame goes as the program left it
+    #[arg(long, value_name = "OUT.pcap")]
+    pub write: Option<PathBuf>,
+}
+
+/// `xlb decap`
+#[derive(Args, Debug)]
+pub struct DecapArgs {
+    /// The interface that encapsulated packets arrive at
+    #[arg(long, value_name = "IF")]
+    pub interface: String,
+    /// A network that balancers send from; left out, any sender is believed
+    #[arg(long, value_name = "CIDR")]
+    pub from: Vec<Cidr>,
+    /// The directory of the pinned program and maps
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/xlb-decap")]
+    pub pin_path: PathBuf,
+}
+
+/// `xlb bench`
+#[derive(Args, Debug)]
+pub struct BenchArgs {}
+
+/// Verbs that the agent does.
+#[derive(Debug, Subcommand)]
+pub enum Remote {
+    /// Show the agent, its interfaces, services and backends
+    Status,
+    /// Show what was counted: traffic, passes, drops
+    Stats,
+    /// Show what happened; as JSON, in a line each
+    Events {
+        /// Go on and show what happens
+        #[arg(long)]
+        follow: bool,
+        /// Only what came after the event of that number
+        #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+        since: u64,
+    },
+    /// Tell what the running balancer would do with a packet, step by step
+    Explain(ExplainArgs),
+    /// Show and change services
+    #[command(subcommand)]
+    Service(ServiceVerb),
+    /// Show and change backends of a service
+    #[command(subcommand)]
+    Backend(BackendVerb),
+}
+
+/// `xlb explain`
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// Source address and port
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub from: SocketAddr,
+    /// Destination address and port
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub to: SocketAddr,
+    /// Transport protocol
+    #[arg(long, value_parser = PROTOCOLS, default_value = "tcp")]
+    pub protocol: String,
+}
+
+const PROTOCOLS: [&str; 2] = ["tcp", "udp"];
+const FORWARDS: [&str; 3] = ["l2", "ipip", "gue"];
+const AFFINITIES: [&str; 3] = ["flow", "source", "packet"];
+
+/// `xlb service`
+#[derive(Debug, Subcommand)]
+pub enum ServiceVerb {
+    /// List all services
+    List,
+    /// Show a service and its backends
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Add a service; the agent keeps it across restarts
+    Add(Box<ServiceAddArgs>),
+    /// Remove a service, with its backends
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+/// `xlb service add`
+#[derive(Args, Debug)]
+pub struct ServiceAddArgs {
+    /// Its name: letters, digits, `-`, `_` and `.`
+    pub name: String,
+    /// Address and port that clients use: 203.0.113.10:80, [2001:db8::10]:443, 203.0.113.10:*
+    #[arg(long)]
+    pub vip: String,
+    /// Transport protocol
+    #[arg(long, value_parser = PROTOCOLS, default_value = "tcp")]
+    pub protocol: String,
+    /// How packets travel to backends
+    #[arg(long, value_name = "MODE", value_parser = PossibleValuesParser::new(FORWARDS))]
+    pub forward: String,
+    /// What stays with a backend; left out, flow
+    #[arg(long, value_parser = PossibleValuesParser::new(AFFINITIES))]
+    pub affinity: Option<String>,
+    /// Slots of the ring, a prime; left out, by the number of backends
+    #[arg(long, value_name = "SLOTS")]
+    pub ring_size: Option<u32>,
+    /// How backends are checked: tcp, http, http:/path, none; left out, none
+    #[arg(long, value_name = "CHECK")]
+    pub health: Option<HealthWord>,
+    /// A backend, with a weight other than 100 as in 10.0.0.11=50; may be given many times
+    #[arg(long = "backend", value_name = "ADDRESS[=WEIGHT]")]
+    pub backends: Vec<BackendWord>,
+}
+
+/// `xlb backend`
+#[derive(Debug, Subcommand)]
+pub enum BackendVerb {
+    /// List the backends of a service
+    List {
+        /// Name of the service
+        service: String,
+    },
+    /// Add a backend; the agent keeps it across restarts
+    Add(BackendAddArgs),
+    /// Change a backend's weight
+    Set {
+        /// The backend.
+        #[command(flatten)]
+        backend: BackendArg,
+        /// Its new weight, 0 to 65535
+        #[arg(long)]
+        weight: u16,
+    },
+    /// Give a backend no new flows; the old ones stay
+    Drain(BackendArg),
+    /// Give a drained backend new flows again
+    Undrain(BackendArg),
+    /// Remove a backend
+    Remove(BackendArg),
+}
+
+/// A backend of a service.
+#[derive(Args, Debug)]
+pub struct BackendArg {
+    /// Name of the service
+    pub service: String,
+    /// Address of the backend
+    pub address: BackendKey,
+}
+
+/// `xlb backend add`
+#[derive(Args, Debug)]
+pub struct BackendAddArgs {
+    /// The backend.
+    #[command(flatten)]
+    pub backend: BackendArg,
+    /// Its weight, 0 to 65535; left out, 100
+    #[arg(long)]
+    pub weight: Option<u16>,
+    /// The MAC address that its frames go to; left out, by the kernel's routes
+    #[arg(long, value_name = "MAC")]
+    pub next_hop: Option<MacAddress>,
+    /// How packets travel to it; left out, as to the service's others
+    #[arg(long, value_name = "MODE", value_parser = PossibleValuesParser::new(FORWARDS))]
+    pub forward: Option<String>,
+}
+
+/// A network: an address and the length of its prefix in bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// The bits behind the prefix are zero.
+    pub address: IpAddr,
+    /// At most 32 or 128.
+    pub prefix: u8,
+}
+
+impl FromStr for Cidr {
+    type Err = String;
+
+    /// An address alone is that one host.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let allowed = "a network such as 198.51.100.0/24 or 2001:db8::/64, or one address";
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| format!("give {allowed}"))?;
+        let (bits, width) = match address {
+            IpAddr::V4(v4) => (u128::from(v4.to_bits()) << 96, 32),
+            IpAddr::V6(v6) => (v6.to_bits(), 128),
+        };
+        let prefix = match prefix {
+            None => width,
+            Some(prefix) => {
+                prefix.parse().ok().filter(|prefix| *prefix <= width).ok_or_else(|| {
+                    format!("the prefix is 0 to {width} bits long; give {allowed}")
+                })?
+            }
+        };
+        if bits.checked_shl(prefix.into()).unwrap_or(0) != 0 {
+            return Err(format!("{address} has bits behind the first {prefix}; clear them"));
+        }
+        Ok(Self { address, prefix })
+    }
+}
+
+/// A check in one word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthWord(HealthSpec);
+
+impl FromStr for HealthWord {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (kind, path) = match text.split_once(':') {
+            Some(("http", path)) => ("http", Some(path.to_owned())),
+            None if ["tcp", "http", "none"].contains(&text) => (text, None),
+            _ => return Err("give tcp, http, http:/path or none"),
+        };
+        Ok(Self(HealthSpec { kind: kind.to_owned(), path, ..HealthSpec::default() }))
+    }
+}
+
+/// A backend in one word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendWord(BackendSpec);
+
+impl FromStr for BackendWord {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (address, weight) = match text.split_once('=') {
+            Some((address, weight)) => {
+                let weight: Result<u16, _> = weight.parse();
+                let allowed = || "a weight is a number from 0 to 65535".to_owned();
+                (address, Some(weight.map_err(|_| allowed())?.into()))
+            }
+            None => (text, None),
+        };
+        let key: BackendKey = address.parse().map_err(|error| format!("{error}"))?;
+        Ok(Self(BackendSpec { address: key.to_string(), weight, ..BackendSpec::default() }))
+    }
+}
+
+impl ServiceAddArgs {
+    /// In the API's form.
+    pub fn spec(self) -> ServiceSpec {
+        ServiceSpec {
+            name: self.name,
+            vip: self.vip,
+            protocol: Some(self.protocol),
+            forward: self.forward,
+            ring_size: self.ring_size.map(Into::into),
+            affinity: self.affinity,
+            health: self.health.map(|HealthWord(spec)| spec),
+            backends: self.backends.into_iter().map(|BackendWord(spec)| spec).collect(),
+            ..ServiceSpec::default()
+        }
+    }
+}
+
+impl BackendAddArgs {
+    /// In the API's form.
+    pub fn spec(&self) -> BackendSpec {
+        BackendSpec {
+            address: self.backend.address.to_string(),
+            weight: self.weight.map(Into::into),
+            next_hop: self.next_hop.map(|mac| mac.to_string()),
+            forward: self.forward.clone(),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Verbs that the agent does: what was typed becomes calls, answers become words.
+
+use std::io::Write;
+
+use anyhow::Context as _;
+use tokio::runtime;
+
+use super::{
+    Failure, Printer,
+    args::{BackendArg, BackendVerb, ExplainArgs, Remote, ServiceVerb},
+    show,
+};
+use crate::api::{BackendChange, Client, FlowQuery, Removed};
+
+/// Does a verb to the end.
+pub(super) fn run<W: Write>(
+    verb: Remote,
+    client: &Client,
+    printer: &mut Printer<'_, W>,
+) -> Result<(), Failure> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("can't start the runtime that talks to the agent")?;
+    runtime.block_on(dispatch(verb, client, printer))
+}
+
+async fn dispatch<W: Write>(
+    verb: Remote,
+    client: &Client,
+    printer: &mut Printer<'_, W>,
+) -> Result<(), Failure> {
+    match verb {
+        Remote::Status => printer.say(&client.status().await?, show::status),
+        Remote::Stats => printer.say(&client.stats().await?, show::stats),
+        Remote::Events { follow, since } => events(client, since, follow, printer).await,
+        Remote::Explain(ExplainArgs { from, to, protocol }) => {
+            let query = FlowQuery { from, to, protocol };
+            printer.say(&client.explain(&query).await?, show::explanation)
+        }
+        Remote::Service(verb) => service(verb, client, printer).await,
+        Remote::Backend(verb) => backend(verb, client, printer).await,
+    }
+}
+
+async fn service<W: Write>(
+    verb: ServiceVerb,
+    client: &Client,
+    printer: &mut Printer<'_, W>,
+) -> Result<(), Failure> {
+    match verb {
+        ServiceVerb::List => {
+            printer.say(&client.services().await?, |services| show::services(services))
+        }
+        ServiceVerb::Show { name } => printer.say(&client.service(&name).await?, show::service),
+        ServiceVerb::Add(args) => {
+            printer.say(&client.add_service(&args.spec()).await?, show::service)
+        }
+        ServiceVerb::Remove { name } => printer
+            .say(&client.remove_service(&name).await?, |Removed { removed }| {
+                format!("service {removed} is removed")
+            }),
+    }
+}
+
+async fn backend<W: Write>(
+    verb: BackendVerb,
+    client: &Client,
+    printer: &mut Printer<'_, W>,
+) -> Result<(), Failure> {
+    let (BackendArg { service, address }, change) = match verb {
+        BackendVerb::List { service } => {
+            let backends = client.backends(&service).await?;
+            return printer.say(&backends, |backends| show::backends(backends));
+        }
+        BackendVerb::Add(args) => {
+            let added = client.add_backend(&args.backend.service, &args.spec()).await?;
+            return printer.say(&added, show::backend);
+        }
+        BackendVerb::Remove(BackendArg { service, address }) => {
+            let removed = client.remove_backend(&service, &address.to_string()).await?;
+            return printer.say(&removed, |Removed { removed }| {
+                format!("backend {removed} of service {service} is removed")
+            });
+        }
+        BackendVerb::Set { backend, weight } => {
+            (backend, BackendChange { weight: Some(weight), drain: None })
+        }
+        BackendVerb::Drain(backend) => (backend, BackendChange { weight: None, drain: Some(true) }),
+        BackendVerb::Undrain(backend) => {
+            (backend, BackendChange { weight: None, drain: Some(false) })
+        }
+    };
+    let changed = client.set_backend(&service, &address.to_string(), change).await?;
+    printer.say(&changed, show::backend)
+}
+
+/// Says a line each; with `follow`, until the agent or the reader is gone.
+async fn events<W: Write>(
+    client: &Client,
+    mut since: u64,
+    follow: bool,
+    printer: &mut Printer<'_, W>,
+) -> Result<(), Failure> {
+    let mut wait = false;
+    loop {
+        let page = client.events(since, wait).await?;
+        if page.missed > 0 && !printer.json {
+            writeln!(printer.out, "({} earlier events are forgotten)", page.missed)?;
+        }
+        for event in &page.events {
+            printer.say(event, show::event)?;
+        }
+        if !follow {
+            return Ok(());
+        }
+        since = page.last;
+        wait = true;
+    }
+}

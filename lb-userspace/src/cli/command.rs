@@ -1,0 +1,42 @@
+//! The tree of verbs, with a help that is ordered by what a person wants to do.
+
+use std::fmt::Write as _;
+
+use clap::{Command, CommandFactory as _, builder::Styles};
+
+use super::args::Cli;
+
+/// What a person wants, and the verbs for it. Every verb that isn't hidden stands here once.
+pub(super) const GROUPS: &[(&str, &[&str])] = &[
+    ("Run", &["run", "check"]),
+    ("Look", &["status", "stats", "events", "explain"]),
+    ("Change, live", &["service", "backend"]),
+    ("Try", &["replay", "bench"]),
+    ("On a backend", &["decap"]),
+];
+
+/// The whole tree.
+pub(super) fn command() -> Command {
+    let command = Cli::command();
+    let template = template(&command);
+    command.help_template(template)
+}
+
+fn template(command: &Command) -> String {
+    let header = *Styles::styled().get_header();
+    let verb_style = *Styles::styled().get_literal();
+    let mut text = "{about-with-newline}\n{usage-heading} {usage}\n".to_owned();
+    let names = GROUPS.iter().flat_map(|(_, verbs)| verbs.iter());
+    let width = names.map(|name| name.len()).max().unwrap_or(0);
+    for (wish, verbs) in GROUPS {
+        // Writing into a String can't fail.
+        let _ = write!(text, "\n{header}{wish}:{header:#}\n");
+        for verb in verbs.iter().filter_map(|name| command.find_subcommand(name)) {
+            let (name, about) = (verb.get_name(), verb.get_about().cloned().unwrap_or_default());
+            let _ = writeln!(text, "  {verb_style}{name:width$}{verb_style:#}  {about}");
+        }
+    }
+    let _ = write!(text, "\n{header}Options:{header:#}\n{{options}}\n\n");
+    text.push_str("`xlb VERB --help` tells more. Exit status: 0 done, 1 failed, 2 wrong input.");
+    text
+}

@@ -1,0 +1,278 @@
+//! The agent's answers as text for people.
+
+use std::{fmt::Write as _, time::Duration};
+
+use anstyle::Style;
+
+use super::table::{
+    Align::{Left, Right},
+    BOLD, Cell, DIM, GREEN, PLAIN, RED, Table, YELLOW, bytes, count, duration, plural,
+};
+use crate::api::{
+    BackendState, BackendStatus, Event, EventKind, Explanation, InterfaceStatus, ServiceStatus,
+    Stats, Status,
+};
+
+pub(super) fn status(status: &Status) -> String {
+    let uptime = Duration::try_from_secs_f64(status.uptime_seconds).unwrap_or_default();
+    let mut text = format!(
+        "{BOLD}xlb {}{BOLD:#}, process {}, up {}, config {}\n",
+        status.version,
+        status.pid,
+        duration(uptime),
+        status.config_file,
+    );
+    // Writing into a String can't fail, here and below.
+    let _ = writeln!(
+        text,
+        "maps take {}, room for {} flows",
+        bytes(status.maps_bytes),
+        count(status.flow_capacity)
+    );
+    if let Some(reload) = &status.last_reload {
+        let _ = match (&reload.error, reload.ok) {
+            (None, true) => writeln!(text, "reloaded {:.0}", reload.at),
+            (error, _) => {
+                let error = error.as_deref().unwrap_or("it was refused");
+                writeln!(text, "{RED}reload failed{RED:#} {:.0}: {error}", reload.at)
+            }
+        };
+    }
+    for warning in &status.warnings {
+        let _ = writeln!(text, "{YELLOW}warning{YELLOW:#}: {warning}");
+    }
+    let _ = write!(text, "\n{}", interfaces(&status.interfaces));
+    for service in &status.services {
+        let _ = write!(text, "\n{}", self::service(service));
+    }
+    if status.services.is_empty() {
+        text.push_str("\nno services: `xlb service add` adds one\n");
+    }
+    text
+}
+
+fn interfaces(interfaces: &[InterfaceStatus]) -> String {
+    let mut table = Table::new([
+        ("INTERFACE", Left),
+        ("INDEX", Right),
+        ("XDP", Left),
+        ("STATE", Left),
+        ("NOTE", Left),
+    ]);
+    for interface in interfaces {
+        let state = match interface.attached {
+            true => Cell::styled("attached", GREEN),
+            false => Cell::styled("not attached", RED),
+        };
+        table.row([
+            (&*interface.name).into(),
+            interface.ifindex.map(|index| index.to_string()).unwrap_or_default().into(),
+            interface.xdp_mode.as_deref().unwrap_or_default().into(),
+            state,
+            interface.error.as_deref().unwrap_or_default().into(),
+        ]);
+    }
+    table.render(0)
+}
+
+pub(super) fn services(services: &[ServiceStatus]) -> String {
+    if services.is_empty() {
+        return "no services: `xlb service add` adds one".to_owned();
+    }
+    let mut table = Table::new([
+        ("SERVICE", Left),
+        ("VIP", Left),
+        ("PROTOCOL", Left),
+        ("FORWARD", Left),
+        ("AFFINITY", Left),
+        ("SLOTS", Right),
+        ("HEALTHY", Right),
+    ]);
+    for service in services {
+        let all = service.backends.len();
+        let healthy = service.backends.iter().filter(|b| b.state == BackendState::Healthy).count();
+        let style = match healthy {
+            0 => RED,
+            some if some < all => YELLOW,
+            _ => PLAIN,
+        };
+        table.row([
+            (&*service.name).into(),
+            (&*service.vip).into(),
+            (&*service.protocol).into(),
+            (&*service.forward).into(),
+            (&*service.affinity).into(),
+            service.ring_size.to_string().into(),
+            Cell::styled(format!("{healthy}/{all}"), style),
+        ]);
+    }
+    table.render(0)
+}
+
+pub(super) fn service(service: &ServiceStatus) -> String {
+    let ServiceStatus { name, vip, protocol, forward, ring_size, affinity, backends } = service;
+    format!(
+        "{BOLD}{name}{BOLD:#}  {vip} {protocol}, {forward}, affinity {affinity}, {}\n{}",
+        plural(*ring_size as usize, "slot"),
+        indented_backends(name, backends),
+    )
+}
+
+fn indented_backends(service: &str, backends: &[BackendStatus]) -> String {
+    if backends.is_empty() {
+        return format!("  no backends: `xlb backend add {service} ADDRESS` adds one\n");
+    }
+    backend_table(backends).render(2)
+}
+
+pub(super) fn backends(backends: &[BackendStatus]) -> String {
+    if backends.is_empty() {
+        return "no backends: `xlb backend add` adds one".to_owned();
+    }
+    backend_table(backends).render(0)
+}
+
+pub(super) fn backend(backend: &BackendStatus) -> String {
+    backends(std::slice::from_ref(backend))
+}
+
+fn backend_table(backends: &[BackendStatus]) -> Table {
+    let mut table = Table::new([
+        ("BACKEND", Left),
+        ("STATE", Left),
+        ("WEIGHT", Right),
+        ("LIVE", Right),
+        ("SHARE", Right),
+        ("PACKETS", Right),
+        ("BYTES", Right),
+        ("NEW FLOWS", Right),
+        ("FORWARD", Left),
+        ("NEXT HOP", Left),
+        ("NOTE", Left),
+    ]);
+    for backend in backends {
+        let (state, style) = state(backend.state);
+        let hop = [&backend.next_hop.mac, &backend.next_hop.interface];
+        let hop: Vec<_> = hop.into_iter().flatten().map(String::as_str).collect();
+        table.row([
+            (&*backend.address).into(),
+            Cell::styled(state, style),
+            backend.weight.to_string().into(),
+            format!("{:.0}", backend.live_weight).into(),
+            format!("{:.1} %", backend.share * 100.0).into(),
+            count(backend.packets_total).into(),
+            bytes(backend.bytes_total).into(),
+            count(backend.new_flows_total).into(),
+            (&*backend.forward).into(),
+            hop.join(" ").into(),
+            note(backend).into(),
+        ]);
+    }
+    table
+}
+
+fn state(state: BackendState) -> (&'static str, Style) {
+    match state {
+        BackendState::Healthy => ("healthy", GREEN),
+        BackendState::Unhealthy => ("unhealthy", RED),
+        BackendState::Draining => ("draining", YELLOW),
+        BackendState::Unresolved => ("unresolved", RED),
+        BackendState::Pending => ("pending", YELLOW),
+        BackendState::Unknown => ("unknown", DIM),
+    }
+}
+
+/// Why the backend isn't healthy.
+fn note(backend: &BackendStatus) -> String {
+    let check = backend.health.as_ref().filter(|health| health.ok != Some(true));
+    let check = check.map(|health| health.reason.as_str());
+    let hop = backend.next_hop.error.as_deref();
+    check.into_iter().chain(hop).collect::<Vec<_>>().join("; ")
+}
+
+pub(super) fn stats(stats: &Stats) -> String {
+    let mut table = Table::new([
+        ("SERVICE", Left),
+        ("BACKEND", Left),
+        ("PACKETS", Right),
+        ("BYTES", Right),
+        ("NEW FLOWS", Right),
+    ]);
+    for service in &stats.services {
+        table.row([
+            Cell::styled(&*service.name, BOLD),
+            "all".into(),
+            count(service.packets_total).into(),
+            bytes(service.bytes_total).into(),
+            count(service.new_flows_total).into(),
+        ]);
+        for backend in &service.backends {
+            table.row([
+                "".into(),
+                (&*backend.address).into(),
+                count(backend.packets_total).into(),
+                bytes(backend.bytes_total).into(),
+                count(backend.new_flows_total).into(),
+            ]);
+        }
+    }
+    let mut drops = Table::new([("DROPS", Left), ("PACKETS", Right)]);
+    for (reason, packets) in stats.drops_total.iter().filter(|(_, packets)| **packets > 0) {
+        drops.row([reason.as_str().into(), count(*packets).into()]);
+    }
+    let mut text = String::new();
+    if !stats.services.is_empty() {
+        text += &(table.render(0) + "\n");
+    }
+    text += &match stats.drops_total.values().all(|packets| *packets == 0) {
+        true => "no drops\n".to_owned(),
+        false => drops.render(0),
+    };
+    let _ = write!(text, "\n{} packets passed, for no service", count(stats.passes_total));
+    text
+}
+
+pub(super) fn event(event: &Event) -> String {
+    let style = match event.kind {
+        EventKind::BackendDown
+        | EventKind::ReloadFailed
+        | EventKind::Detached
+        | EventKind::NextHopLost => RED,
+        EventKind::BackendUp | EventKind::NextHopResolved | EventKind::Attached => GREEN,
+        EventKind::BackendDraining => YELLOW,
+        _ => PLAIN,
+    };
+    let subject = [&event.service, &event.backend];
+    let subject: Vec<_> = subject.into_iter().flatten().map(String::as_str).collect();
+    let mut table = Table::new([("", Right), ("", Left), ("", Left), ("", Left), ("", Left)]);
+    table.row([
+        Cell::styled(format!("{:>5}", event.number), DIM),
+        format!("{:.3}", event.at).into(),
+        Cell::styled(format!("{:17}", event.kind.word()), style),
+        subject.join(" ").into(),
+        (&*event.message).into(),
+    ]);
+    // One row, without the head.
+    let text = table.render(0);
+    text.split_once('\n').map_or_else(String::new, |(_, row)| row.to_owned())
+}
+
+pub(super) fn explanation(explanation: &Explanation) -> String {
+    let mut table = Table::new([("STEP", Left), ("WHAT HAPPENS", Left)]);
+    for step in &explanation.steps {
+        table.row([(&*step.step).into(), (&*step.detail).into()]);
+    }
+    let mut text = table.render(0);
+    let style = if explanation.verdict == "drop" { RED } else { BOLD };
+    let _ = write!(text, "\nverdict {style}{}{style:#}", explanation.verdict);
+    for (word, what) in [
+        ("service", &explanation.service),
+        ("backend", &explanation.backend),
+        ("reason", &explanation.reason),
+    ] {
+        if let Some(what) = what {
+            let _ = write!(text, ", {word} {what}");
+        }
+    }
+    text
+}
