@@ -94,17 +94,19 @@ impl IntoResponse for ApiError {
 }
 
 impl From<ConfigErrors> for ApiError {
-    /// Says every mistake, a line each.
-    fn from(ConfigErrors(errors): ConfigErrors) -> Self {
+    /// Says every mistake, a line each; several have their hints beside them.
+    fn from(ConfigErrors(mut errors): ConfigErrors) -> Self {
         let conflict = errors.iter().all(|error| error.kind == ConfigErrorKind::Duplicate);
-        let messages = errors.iter().map(|error| match error.key.as_str() {
-            "" => error.message.clone(),
-            key => format!("{key}: {}", error.message),
-        });
-        let message = messages.collect::<Vec<_>>().join("\n");
-        let mut hints: Vec<_> = errors.into_iter().filter_map(|error| error.help).collect();
-        hints.dedup();
         let kind = if conflict { ErrorKind::Conflict } else { ErrorKind::Invalid };
-        Self { kind, message, hint: (!hints.is_empty()).then(|| hints.join("\n")) }
+        let hint = match errors.as_mut_slice() {
+            [only] => only.help.take(),
+            _ => None,
+        };
+        let lines = errors.iter().map(|error| {
+            let key = if error.key.is_empty() { "" } else { ": " };
+            let help = error.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
+            format!("{}{key}{}{help}", error.key, error.message)
+        });
+        Self { kind, message: lines.collect::<Vec<_>>().join("\n"), hint }
     }
 }

@@ -107,7 +107,12 @@ async fn wrong_input_is_told_as_such() {
     let (error, wrong_input) =
         refused(client.add_service(&spec("x", "nowhere", &["10.0.0"])).await);
     assert_eq!((error.kind, wrong_input), (ErrorKind::Invalid, true));
+    assert_eq!(error.message.lines().count(), 2, "{error}");
     assert!(error.message.contains("vip") && error.message.contains("10.0.0"), "{error}");
+    assert!(error.message.contains("203.0.113.10:80"), "what is allowed: {error}");
+
+    let (error, _) = refused(client.add_service(&spec("x", "nowhere", &[])).await);
+    assert!(error.hint.is_some_and(|hint| hint.contains("203.0.113.10:80")));
 
     let nothing = BackendChange::default();
     let (error, _) = refused(client.set_backend("web", "10.0.0.11", nothing).await);
