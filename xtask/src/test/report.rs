@@ -20,6 +20,11 @@ pub(super) struct Report {
     skips_of_current: u64,
     /// Whether the running binary gave its totals, and how many failures it counted.
     result_of_current: Option<u64>,
+    /// Runs that began and gave no totals yet. A test may run its own binary again, whose results
+    /// are not ours.
+    open_runs: u32,
+    /// The last totals that seemed to be of such an inner run.
+    inner: Option<Totals>,
     /// Below which of libtest's headings the lines are.
     section: Section,
 }
@@ -48,10 +53,15 @@ impl Report {
         if let Some(skip) = skip(line) {
             self.skip(title, skip);
             return true;
+        } else if is_begin(line) {
+            self.open_runs += 1;
         } else if let Some(totals) = Totals::parse(line) {
-            self.passed += totals.passed;
-            self.failed += totals.failed;
-            *self.result_of_current.get_or_insert(0) += totals.failed;
+            self.open_runs = self.open_runs.saturating_sub(1);
+            if self.open_runs == 0 {
+                self.count(totals);
+            } else {
+                self.inner = Some(totals);
+            }
             self.section = Section::Running;
         } else if let Some((test, reason)) = ignored(line) {
             let key = (title.to_owned(), test.to_owned());
@@ -60,6 +70,12 @@ impl Report {
             self.failures.push(format!("{title}: {name}"));
         }
         self.section != Section::Successes && !line.is_empty()
+    }
+
+    fn count(&mut self, totals: Totals) {
+        self.passed += totals.passed;
+        self.failed += totals.failed;
+        *self.result_of_current.get_or_insert(0) += totals.failed;
     }
 
     fn skip(&mut self, title: &str, (test, reason): (&str, &str)) {
@@ -72,6 +88,14 @@ impl Report {
     /// Takes in that the binary `title` ended. One that hung, or died before its totals, is a
     /// failure of its own.
     pub(super) fn end(&mut self, title: &str, outcome: &Outcome) {
+        // Where an inner run died without totals, the outer's were taken for an inner's.
+        self.open_runs = 0;
+        if let Some(totals) = self.inner.take()
+            && self.result_of_current.is_none()
+            && matches!(outcome, Outcome::Exited(_))
+        {
+            self.count(totals);
+        }
         let counted = self.result_of_current.take();
         self.passed = self.passed.saturating_sub(std::mem::take(&mut self.skips_of_current));
         self.section = Section::Running;
@@ -134,6 +158,13 @@ fn skip(line: &str) -> Option<(&str, &str)> {
 fn ignored(line: &str) -> Option<(&str, &str)> {
     let (test, outcome) = line.strip_prefix("test ")?.split_once(" ... ignored")?;
     Some((test, outcome.strip_prefix(", ").unwrap_or("ignored without a reason")))
+}
+
+/// Whether a line is libtest's first, `running <N> tests`.
+fn is_begin(line: &str) -> bool {
+    line.strip_prefix("running ").and_then(|line| line.split_once(' ')).is_some_and(
+        |(count, what)| count.parse::<u64>().is_ok() && matches!(what, "test" | "tests"),
+    )
 }
 
 /// Test of libtest's line `test <test> ... FAILED`.
@@ -238,6 +269,21 @@ mod tests {
         let hung = report(&[&totals(2, 0)], Outcome::TimedOut(Duration::from_secs(9)));
         assert!(hung.to_string().contains("not done after 9 s"));
         assert!(!hung.is_success());
+    }
+
+    #[test]
+    fn a_binary_that_a_test_runs_again_is_not_counted() {
+        let lines = ["running 6 tests", "running 1 test", &totals(1, 0), &totals(5, 0)];
+        let nested = report(&lines, Outcome::Exited(Some(0)));
+        assert!(nested.to_string().ends_with("5 passed, 0 failed, 0 skipped\n"), "{nested}");
+
+        let lines = ["running 6 tests", "running 1 test", &totals(4, 1)];
+        let inner_died = report(&lines, Outcome::Exited(Some(101)));
+        assert!(inner_died.to_string().ends_with("4 passed, 1 failed, 0 skipped\n"));
+
+        let lines = ["running 2 tests", &totals(2, 0), "running 3 tests", &totals(3, 0)];
+        let examples = report(&lines, Outcome::Exited(Some(0)));
+        assert!(examples.to_string().ends_with("5 passed, 0 failed, 0 skipped\n"));
     }
 
     #[test]
