@@ -10,6 +10,7 @@
 //! Backends hold the virtual addresses on their loopback and answer the client directly.
 
 mod layout;
+mod receiver;
 mod wiring;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

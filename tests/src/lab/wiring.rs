@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use anyhow::Result;
 
 use super::layout::{CLIENT_MTU, Network, SEGMENT_MTU, Topology};
-use super::{Host, Lab, VIP4, VIP6};
+use super::{Host, Lab, VIP4, VIP6, receiver};
 use crate::frames::mac_text;
 use crate::netns::{Namespace, run};
 
@@ -29,6 +29,7 @@ pub(super) fn build(topology: Topology, backends: u8) -> Result<Lab> {
         Topology::OneSegment => {
             plug_in(&switch, &client, "eth0", CLIENT_MTU)?;
             plug_in(&switch, &balancer, "eth0", SEGMENT_MTU)?;
+            receiver::attach(&switch, "p-balancer")?;
         }
         Topology::TwoNics => {
             between(&client, &balancer.namespace)?;
@@ -121,7 +122,7 @@ fn between(client: &Host, balancer: &Namespace) -> Result<()> {
 }
 
 /// Whole checksums and single segments on the wire, as an XDP program that passes frames on needs
-/// them; GRO, so that the other end may receive what XDP transmits.
+/// them; GRO, so that the device may receive what XDP redirects to its peer.
 fn offloads(namespace: &Namespace, device: &str) -> Result<()> {
     let mut command = namespace.command("ethtool");
     command.args(["-K", device, "tx", "off", "tso", "off", "gso", "off", "gro", "on"]);
