@@ -3,8 +3,6 @@
 mod agent;
 mod api;
 mod cli;
-#[expect(unused_imports, reason = "the agent and the command line use it")]
-#[cfg_attr(not(test), expect(dead_code, reason = "the agent and the command line use it"))]
 mod config;
 mod dataplane;
 mod health;
@@ -13,13 +11,16 @@ mod model;
 mod network;
 mod objects;
 mod plan;
+mod replay;
 mod state;
 
 use std::process::ExitCode;
 
 use anyhow::bail;
+use tracing_subscriber::{EnvFilter, fmt};
 
-use cli::{Global, Local};
+use agent::{RunError, Settings};
+use cli::{Global, Local, RunArgs};
 
 fn main() -> ExitCode {
     cli::main(local)
@@ -38,8 +39,40 @@ fn local(verb: Local, global: &Global) -> anyhow::Result<u8> {
             }
             Ok(status)
         }
-        Local::Run(_) | Local::Replay(_) | Local::Decap(_) | Local::Bench(_) => {
+        Local::Run(args) => run(args, global),
+        Local::Replay(args) => replay::run(&args, global.json),
+        Local::Decap(_) | Local::Bench(_) => {
             bail!("this build can't do that: it has no data path")
         }
     }
+}
+
+/// The agent, until a signal ends it.
+fn run(args: RunArgs, global: &Global) -> anyhow::Result<u8> {
+    log_to_stderr();
+    let settings = Settings { config: args.config, keep: args.keep };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match runtime.block_on(agent::run(settings)) {
+        Ok(()) => Ok(cli::DONE),
+        Err(RunError::Config(errors)) => {
+            config::check::report(&errors, global.json);
+            Ok(cli::WRONG_INPUT)
+        }
+        Err(RunError::Failed(error)) => Err(error),
+    }
+}
+
+/// Log lines go to standard error; `RUST_LOG` chooses which.
+fn log_to_stderr() {
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
+        .from_env_lossy();
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr())
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(ansi)
+        .with_target(false)
+        .init();
 }

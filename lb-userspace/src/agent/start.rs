@@ -182,7 +182,7 @@ fn hash_seed(config: &Config, state: &mut State) -> anyhow::Result<u64> {
 }
 
 /// Room for these services, and for some to come: as much again.
-pub(super) fn capacity(services: &[ServiceConfig]) -> Capacity {
+pub fn capacity(services: &[ServiceConfig]) -> Capacity {
     let slots: u32 = services
         .iter()
         .map(|service| service.ring_size.unwrap_or_else(|| default_size(service.backends.len())))

@@ -44,6 +44,15 @@ pub fn run(path: &Path, json: bool) -> Checked {
     Checked { text, status }
 }
 
+/// Says what is wrong with a config that another verb was given, on standard error.
+pub fn report(errors: &ConfigErrors, json: bool) {
+    if json {
+        anstream::eprintln!("{}", json!({"ok": false, "errors": errors.0}));
+    } else {
+        anstream::eprintln!("{}", errors.render());
+    }
+}
+
 fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

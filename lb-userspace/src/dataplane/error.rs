@@ -100,7 +100,7 @@ pub(crate) enum Error {
     Inconsistent(String),
     /// A frame that the kernel can't run the program on.
     #[error(
-        "a frame of {len} bytes is too long to run the program on: the kernel puts at most {limit} bytes in one buffer"
+        "a frame of {len} bytes is too long to run the program on: at most {limit} bytes can be"
     )]
     FrameTooLong {
         /// Its length in bytes.

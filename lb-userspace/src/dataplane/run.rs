@@ -7,11 +7,8 @@ use super::{DataPlane, Error, error::os_error, maps::Value};
 
 /// The shortest frame that the kernel hands to an XDP program: an Ethernet header.
 const MIN_FRAME: usize = 14;
-/// The longest frame in one buffer: a page of 4 KiB without the headroom (256) and
-/// `skb_shared_info` (320 bytes) behind it. Of a longer one the kernel shows the program only this
-/// much (Linux 6.18), so the verdict would not be that of a driver, which hands over whole frames or
-/// refuses a program that doesn't read fragments.
-const MAX_FRAME: usize = 4096 - 256 - 320;
+/// The longest frame: what an IP packet of the greatest length needs, in several pieces of memory.
+const MAX_FRAME: usize = (1 << 16) + 64;
 /// Room for what the program puts in front.
 const GROWTH: usize = 256;
 
@@ -48,7 +45,7 @@ impl DataPlane {
     /// `None` for a frame shorter than an Ethernet header: the kernel hands none to a program.
     ///
     /// # Errors
-    /// If the frame is too long for one buffer, or the kernel refuses.
+    /// If the frame is too long, or the kernel refuses.
     pub(crate) fn test_run(
         &mut self,
         frame: &[u8],
