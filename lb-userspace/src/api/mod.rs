@@ -32,11 +32,11 @@ mod tests;
 mod types;
 
 pub use client::{Client, ClientError};
-pub use command::{AgentHandle, Command, Reply};
+pub use command::{AgentHandle, Command};
 pub use error::{ApiError, ErrorKind};
 pub use events::{Event, EventKind, EventLog, EventPage};
 pub use routes::router;
-pub use socket::{ControlSocket, SocketError};
+pub use socket::ControlSocket;
 pub use types::{
     BackendChange, BackendState, BackendStatus, BackendTraffic, Explanation, FlowQuery,
     HealthStatus, InterfaceStatus, NextHopStatus, Reload, Removed, ServiceStatus, ServiceTraffic,

@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 use clap_complete::Shell;
 
 use crate::{
@@ -66,6 +66,21 @@ pub enum Verb {
         /// An existing directory
         directory: Option<PathBuf>,
     },
+    /// Print a page of the reference, in Markdown
+    #[command(hide = true)]
+    Reference {
+        /// Of what
+        of: Page,
+    },
+}
+
+/// A page of the reference.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Page {
+    /// The command line
+    Cli,
+    /// The config file
+    Config,
 }
 
 /// Verbs that do their work themselves.

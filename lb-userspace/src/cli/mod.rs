@@ -7,7 +7,6 @@ mod args;
 mod call;
 mod command;
 mod pages;
-#[cfg(test)]
 mod reference;
 mod show;
 mod table;
@@ -27,8 +26,7 @@ use args::{Cli, Verb};
 
 use crate::api::{ApiError, Client, ClientError, ErrorKind};
 
-#[expect(unused_imports, reason = "the agent and the other local verbs take them")]
-pub use args::{BenchArgs, CheckArgs, Cidr, DecapArgs, Global, Local, ReplayArgs, RunArgs};
+pub use args::{Global, Local, ReplayArgs, RunArgs};
 
 /// Done.
 pub const DONE: u8 = 0;
@@ -76,6 +74,7 @@ fn respond(
         }
         Verb::Completions { shell } => pages::completions(shell, out).map(|()| DONE),
         Verb::Man { directory } => pages::man(directory.as_deref(), out).map(|()| DONE),
+        Verb::Reference { of } => pages::reference(of, out).map(|()| DONE),
     };
     match result {
         Ok(status) => status,

@@ -5,7 +5,8 @@ use std::{io::Write, path::Path};
 use anyhow::Context as _;
 use clap_complete::Shell;
 
-use super::{Failure, command::command};
+use super::{Failure, args::Page, command::command, reference};
+use crate::config;
 
 /// Writes a shell's completion script.
 pub(super) fn completions(shell: Shell, out: &mut impl Write) -> Result<(), Failure> {
@@ -28,4 +29,13 @@ pub(super) fn man(directory: Option<&Path>, out: &mut impl Write) -> Result<(), 
             Ok(out.write_all(&page)?)
         }
     }
+}
+
+/// Writes a page of the reference to `out`.
+pub(super) fn reference(of: Page, out: &mut impl Write) -> Result<(), Failure> {
+    let page = match of {
+        Page::Cli => reference::reference(),
+        Page::Config => config::reference(),
+    };
+    Ok(out.write_all(page.as_bytes())?)
 }

@@ -129,7 +129,7 @@ section! { api, "[api]", "How the agent is reached.";
 section! { service, "[[service]]",
     "A service. No two have the same name, or the same VIP, port and protocol; on one VIP a service with a port goes before the one with any port.";
     NAME = "name", Text, Required,
-        "1 to 63 letters, digits, `-`, `_` and `.`, a letter or digit first",
+        "1 to 63 visible characters, no spaces",
         "The service's name in commands, metrics and events.";
     VIP = "vip", Text, Required,
         "\"203.0.113.10:80\", \"[2001:db8::10]:443\", or for any port \"203.0.113.10:*\"",

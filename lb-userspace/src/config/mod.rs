@@ -25,14 +25,12 @@ use std::{fs::File, io::Read as _, ops::Range, path::Path};
 
 use toml::de::DeTable;
 
-pub use error::{ConfigError, ConfigErrors, ErrorKind};
+pub use error::{ConfigErrors, ErrorKind};
 pub use reference::reference;
-pub use spec::{
-    BackendSpec, HealthSpec, ServiceSpec, StatusSpec, backend_from_json, service_from_json,
-};
+pub use spec::{BackendSpec, HealthSpec, ServiceSpec, backend_from_json, service_from_json};
 pub use types::{
-    ActiveCheck, Api, BackendConfig, Config, HealthCheck, NextHop, Probe, ServiceConfig,
-    StatusRange, XdpMode,
+    ActiveCheck, BackendConfig, Config, HealthCheck, NextHop, Probe, ServiceConfig, StatusRange,
+    XdpMode,
 };
 
 use error::{Fault, Faults};

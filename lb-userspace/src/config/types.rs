@@ -70,7 +70,7 @@ pub struct Api {
 /// A service as it is configured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceConfig {
-    /// Unique; letters, digits, `-`, `_` and `.`.
+    /// Unique; visible characters.
     pub name: String,
     /// Unique.
     pub key: ServiceKey,

@@ -184,9 +184,8 @@ pub(super) fn interface(node: &Node) -> Result<String, Fault> {
 
 pub(super) fn service_name(node: &Node) -> Result<String, Fault> {
     let found = text(node)?;
-    let first = found.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-    let all = found.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-    if !first || !all || found.len() > 63 {
+    let visible = found.chars().all(|c| !c.is_control() && !c.is_whitespace());
+    if !visible || found.is_empty() || found.chars().count() > 63 {
         return Err(Fault::bad(format!("{found:?} is not a name of a service")));
     }
     Ok(found.to_owned())

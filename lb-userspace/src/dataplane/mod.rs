@@ -37,10 +37,10 @@ use lb_common::{
 
 use self::{attach::Link, counters::Carried, maps::Maps, pins::Pins};
 pub(crate) use self::{
-    attach::{AttachMode, Attached, Mode},
+    attach::{AttachMode, Attached},
     counters::Counters,
     error::Error,
-    run::{Action, TestRun},
+    run::Action,
 };
 use crate::plan::Capacity;
 #[cfg(doc)]
@@ -214,6 +214,7 @@ impl DataPlane {
     }
 
     /// What the maps hold at most.
+    #[cfg(test)]
     pub(crate) fn capacity(&self) -> Capacity {
         self.capacity
     }

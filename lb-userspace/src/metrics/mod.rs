@@ -50,6 +50,7 @@ impl MetricsServer {
     }
 
     /// Where it listens: with the port that the kernel chose, where 0 was asked for.
+    #[cfg(test)]
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }

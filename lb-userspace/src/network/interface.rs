@@ -124,6 +124,7 @@ impl Interfaces {
     }
 
     /// This host's addresses on the interface of that name; none where there is no such one.
+    #[cfg(test)]
     pub(crate) fn local_addresses(&self, name: &str) -> Vec<IpAddr> {
         let addresses = self.named(name).map_or(&[][..], |interface| &interface.addresses);
         addresses.iter().map(|address| address.local).collect()

@@ -111,7 +111,7 @@ fn names_and_vips() {
         format!("[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\nforward = \"ipip\"\n{rest}")
     };
     let long = "x".repeat(64);
-    for name in ["", "a b", "-a", "ü", "a/b", &long] {
+    for name in ["", "a b", "a\u{a0}b", &long] {
         let key = format!("service[0] {name:?}.name");
         refused(TOP, &[(&service(name, "10.9.9.9:80", ""), 3, &key, "not a name of a service")]);
     }

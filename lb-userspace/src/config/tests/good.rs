@@ -1,5 +1,6 @@
 //! What is accepted, and what it becomes.
 
+use crate::config::types::Api;
 use std::{net::IpAddr, path::Path, time::Duration};
 
 use lb_common::layout::Affinity;
@@ -8,7 +9,7 @@ use proptest::prelude::*;
 use super::{SERVICE, TOP, good};
 use crate::{
     config::{
-        ActiveCheck, Api, Config, HealthCheck, NextHop, Probe, ServiceConfig, StatusRange, XdpMode,
+        ActiveCheck, Config, HealthCheck, NextHop, Probe, ServiceConfig, StatusRange, XdpMode,
         load, parse,
     },
     model::{Forward, MacAddress, Protocol, ServiceKey},

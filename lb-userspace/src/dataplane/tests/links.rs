@@ -2,7 +2,8 @@
 
 use super::world::*;
 use crate::dataplane::{
-    AttachMode, Attached, DataPlane, Error, Mode,
+    AttachMode, Attached, DataPlane, Error,
+    attach::Mode,
     sys::{self, LinkInfo},
 };
 

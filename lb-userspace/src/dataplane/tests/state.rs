@@ -10,7 +10,7 @@ use lb_common::{
 
 use super::world::*;
 use crate::{
-    dataplane::{Action, Counters, DataPlane, Error, TestRun},
+    dataplane::{Action, Counters, DataPlane, Error, run::TestRun},
     plan::{Actual, Capacity, Change},
 };
 
