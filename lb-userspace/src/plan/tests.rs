@@ -1,1 +1,250 @@
-//! Tests.
+use std::net::IpAddr;
+
+use lb_common::layout::{Affinity, Kind};
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{Backend, Forward, MacAddress, Protocol, Route};
+
+const ROOM: Capacity = Capacity { slots: 1 << 20, backends: 1024, ports: 8 };
+
+fn route(interface: u32) -> Route {
+    Route {
+        next_hop: MacAddress([2, 0, 0, 0, 0, 1]),
+        source_mac: MacAddress([2, 0, 0, 0, 0, 2]),
+        egress_ifindex: interface,
+        mtu: 1500,
+        outer_source: Some("198.51.100.2".parse().unwrap()),
+    }
+}
+
+fn backend(last: u8, live_permille: u16) -> Backend {
+    Backend {
+        key: BackendKey { address: IpAddr::from([10, 0, 0, last]), port: None },
+        weight: 100,
+        live_permille,
+        forward: Forward::Ipip,
+        route: Some(route(0)),
+    }
+}
+
+fn service(last: u8, backends: Vec<Backend>) -> Service {
+    let vip = IpAddr::from([203, 0, 113, last]);
+    Service {
+        name: format!("service-{last}"),
+        key: ServiceKey { vip, port: Some(80), protocol: Protocol::Tcp },
+        affinity: Affinity::Flow,
+        ring_size: Some(251),
+        backends,
+    }
+}
+
+fn desired(services: Vec<Service>) -> Desired {
+    Desired { services }
+}
+
+fn empty() -> Actual {
+    Actual { capacity: ROOM, ..Actual::default() }
+}
+
+/// Applies a plan, and holds it to what every plan promises.
+fn carry_out(desired: &Desired, actual: &mut Actual) -> Vec<Change> {
+    let changes = plan(desired, actual).unwrap();
+    for change in &changes {
+        actual.apply(change);
+        check_whole(actual);
+    }
+    assert_eq!(plan(desired, actual).unwrap(), [], "nothing is left to do");
+    changes
+}
+
+/// After every single step, what is pointed at is there.
+fn check_whole(actual: &Actual) {
+    for (id, service) in &actual.services {
+        for slot in &service.ring {
+            for owner in [slot.current(), slot.previous()] {
+                if owner != BackendId::NONE {
+                    let record = actual.backends.get(&owner).expect("a slot's owner has a record");
+                    assert_eq!(record.service, id.0, "a slot's owner is its service's");
+                }
+            }
+        }
+    }
+    for record in actual.backends.values().filter(|record| record.egress_ifindex != 0) {
+        assert_eq!(actual.ports.get(&record.egress_port), Some(&record.egress_ifindex));
+    }
+}
+
+fn owners(actual: &Actual, service: u32) -> BTreeSet<BackendId> {
+    actual.services[&ServiceId(service)].ring.iter().map(|slot| slot.current()).collect()
+}
+
+#[test]
+fn from_nothing_to_services_and_back() {
+    let mut actual = empty();
+    let wanted = desired(vec![
+        service(1, vec![backend(1, 1000), backend(2, 1000)]),
+        service(2, vec![backend(1, 1000)]),
+    ]);
+    carry_out(&wanted, &mut actual);
+    assert_eq!(actual.services.len(), 2);
+    assert_eq!(owners(&actual, 1), [BackendId(1), BackendId(2)].into());
+    assert_eq!(owners(&actual, 2), [BackendId(3)].into(), "one server behind two services is two");
+    let changes = carry_out(&desired(vec![]), &mut actual);
+    assert!(actual.services.is_empty() && actual.backends.is_empty());
+    assert!(actual.unclaimed.is_empty(), "no ring is left to inherit");
+    assert!(changes.contains(&Change::Grace), "removals wait for running programs");
+}
+
+#[test]
+fn a_failure_moves_the_failed_backends_slots_alone() {
+    let mut actual = empty();
+    let all = |live| service(1, vec![backend(1, live), backend(2, 1000), backend(3, 1000)]);
+    carry_out(&desired(vec![all(1000)]), &mut actual);
+    let before = actual.services[&ServiceId(1)].ring.clone();
+    let changes = carry_out(&desired(vec![all(0)]), &mut actual);
+    let [Change::SetSlots { slots }] = changes.as_slice() else { panic!("{changes:?}") };
+    let of_failed = before.iter().filter(|slot| slot.current() == BackendId(1)).count();
+    assert_eq!(slots.len(), of_failed);
+    assert_eq!(owners(&actual, 1), [BackendId(2), BackendId(3)].into());
+    carry_out(&desired(vec![all(1000)]), &mut actual);
+    assert_eq!(actual.services[&ServiceId(1)].ring, before, "recovery restores the ring");
+}
+
+#[test]
+fn without_a_live_backend_the_ring_is_empty_at_once() {
+    let mut actual = empty();
+    carry_out(&desired(vec![service(1, vec![backend(1, 1000)])]), &mut actual);
+    carry_out(&desired(vec![service(1, vec![backend(1, 0)])]), &mut actual);
+    assert_eq!(owners(&actual, 1), [BackendId::NONE].into());
+    carry_out(&desired(vec![service(1, vec![backend(1, 1000)])]), &mut actual);
+    carry_out(&desired(vec![service(1, vec![])]), &mut actual);
+    assert_eq!(owners(&actual, 1), [BackendId::NONE].into());
+}
+
+#[test]
+fn a_new_service_inherits_nothing() {
+    let mut actual = empty();
+    // As after a crash between a directory without the service and the clearing of its ring.
+    for index in 0..251 {
+        actual.unclaimed.insert(index, Slot::stable(BackendId(9)));
+    }
+    carry_out(&desired(vec![service(1, vec![])]), &mut actual);
+    assert_eq!(owners(&actual, 1), [BackendId::NONE].into());
+}
+
+#[test]
+fn numbers_given_again_have_another_generation() {
+    let mut actual = empty();
+    carry_out(&desired(vec![service(1, vec![backend(1, 1000)])]), &mut actual);
+    let first = actual.backends[&BackendId(1)].generation;
+    carry_out(&desired(vec![service(1, vec![])]), &mut actual);
+    carry_out(&desired(vec![service(1, vec![backend(2, 1000)])]), &mut actual);
+    assert_ne!(actual.backends[&BackendId(1)].generation, first);
+}
+
+#[test]
+fn a_changed_next_hop_changes_the_record_alone() {
+    let mut actual = empty();
+    carry_out(&desired(vec![service(1, vec![backend(1, 1000)])]), &mut actual);
+    let mut moved = backend(1, 1000);
+    moved.route = None;
+    let changes = carry_out(&desired(vec![service(1, vec![moved.clone()])]), &mut actual);
+    assert!(matches!(changes.as_slice(), [Change::SetBackend { .. }]), "{changes:?}");
+    assert_eq!(actual.backends[&BackendId(1)].resolved, 0);
+    moved.route = Some(Route { next_hop: MacAddress([2, 9, 9, 9, 9, 9]), ..route(0) });
+    carry_out(&desired(vec![service(1, vec![moved])]), &mut actual);
+    assert_eq!(actual.backends[&BackendId(1)].macs[..6], [2, 9, 9, 9, 9, 9]);
+}
+
+#[test]
+fn egress_interfaces_share_ports_and_lose_them() {
+    let mut actual = empty();
+    let by = |last, interface| Backend { route: Some(route(interface)), ..backend(last, 1000) };
+    carry_out(&desired(vec![service(1, vec![by(1, 7), by(2, 8), by(3, 7)])]), &mut actual);
+    assert_eq!(actual.ports, [(0, 7), (1, 8)].into());
+    carry_out(&desired(vec![service(1, vec![by(2, 8)])]), &mut actual);
+    assert_eq!(actual.ports, [(1, 8)].into());
+}
+
+#[test]
+fn what_does_not_fit_says_how_much_would() {
+    let mut actual = empty();
+    actual.capacity = Capacity { slots: 300, backends: 2, ports: 1 };
+    let wanted = desired(vec![
+        service(1, vec![backend(1, 1000), backend(2, 1000)]),
+        service(2, vec![]),
+    ]);
+    let too_small = plan(&wanted, &actual).unwrap_err();
+    assert_eq!(too_small.needed, Capacity { slots: 502, backends: 3, ports: 0 });
+}
+
+#[test]
+fn a_ring_of_default_size_keeps_it_while_it_can() {
+    let mut actual = empty();
+    let with = |count: u8| {
+        let backends = (1..=count).map(|last| backend(last, 1000)).collect();
+        desired(vec![Service { ring_size: None, ..service(1, backends) }])
+    };
+    carry_out(&with(1), &mut actual);
+    let size = actual.services[&ServiceId(1)].entry.ring_size;
+    carry_out(&with(100), &mut actual);
+    assert_eq!(actual.services[&ServiceId(1)].entry.ring_size, size);
+}
+
+#[test]
+fn records_hold_the_outer_header() {
+    let vip4 = "203.0.113.1".parse().unwrap();
+    let vip6 = "2001:db8::1".parse().unwrap();
+    let v6 = |forward| Backend {
+        key: BackendKey { address: "2001:db8::11".parse().unwrap(), port: None },
+        forward,
+        route: Some(Route { outer_source: Some("2001:db8::2".parse().unwrap()), ..route(0) }),
+        ..backend(1, 1000)
+    };
+    let build = |vip, backend: &Backend| record::build(ServiceId(1), vip, backend, 3, 0);
+    let record = build(vip4, &backend(1, 1000));
+    assert_eq!((record.kind, record.resolved, record.generation), (Kind::Ipv4 as u8, 1, 3));
+    assert_eq!(record.outer[9], 4);
+    assert_eq!(record.outer[12..20], [198, 51, 100, 2, 10, 0, 0, 1]);
+    assert_eq!(build(vip6, &backend(1, 1000)).outer[9], 41);
+    let record = build(vip4, &v6(Forward::Gue));
+    assert_eq!((record.kind, record.outer[6]), (Kind::GueIpv6 as u8, 17));
+    assert_eq!(record.outer[42..44], 6080u16.to_be_bytes());
+    assert_eq!(record.outer[48..52], [0, 4, 0, 0]);
+    assert_eq!(backend_key(&record), v6(Forward::Gue).key);
+    // A source of the other family is none.
+    let crossed = Backend { route: Some(route(0)), ..v6(Forward::Ipip) };
+    assert_eq!(build(vip4, &crossed).resolved, 0);
+    assert_eq!(build(vip6, &v6(Forward::L2)).outer, [0; 56]);
+}
+
+/// Any few services with any few backends.
+fn any_desired() -> impl Strategy<Value = Desired> {
+    let backends = prop::collection::btree_map(1u8..6, (0u16..=1000, 0u32..3, any::<bool>()), 0..5);
+    prop::collection::btree_map(1u8..4, backends, 0..3).prop_map(|services| Desired {
+        services: services
+            .into_iter()
+            .map(|(last, backends)| {
+                let backends = backends.into_iter().map(|(last, (live, interface, known))| {
+                    Backend { route: known.then(|| route(interface)), ..backend(last, live) }
+                });
+                service(last, backends.collect())
+            })
+            .collect(),
+    })
+}
+
+proptest! {
+    /// From any state to any other: whole after each step, nothing left to do, nothing left over.
+    #[test]
+    fn any_change_is_safe_in_every_step(wishes in prop::collection::vec(any_desired(), 1..6)) {
+        let mut actual = empty();
+        for wish in &wishes {
+            carry_out(wish, &mut actual);
+            prop_assert!(actual.unclaimed.is_empty());
+            let backends: usize = wish.services.iter().map(|s| s.backends.len()).sum();
+            prop_assert_eq!(actual.backends.len(), backends);
+        }
+    }
+}
