@@ -5,6 +5,7 @@ mod build;
 mod check;
 mod command;
 mod setup;
+mod sim_ring;
 mod supervise;
 mod test;
 mod workspace;
@@ -59,6 +60,15 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Simulate changes of backends: what the ring moves, beside plain Maglev
+    SimRing {
+        /// Print JSON instead of tables
+        #[arg(long)]
+        json: bool,
+        /// Put the tables into docs/ring.md
+        #[arg(long, conflicts_with = "json")]
+        write: bool,
+    },
     /// Install what all the other verbs need, and do nothing else
     Setup,
     /// Run a command with a deadline and leave none of its processes behind
@@ -95,6 +105,14 @@ fn run(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Demo => build::demo(&workspace),
         Verb::Bench { json } => build::bench(&workspace, json),
+        Verb::SimRing { json, write } => {
+            let output = match (json, write) {
+                (true, _) => sim_ring::Output::Json,
+                (_, true) => sim_ring::Output::Page,
+                _ => sim_ring::Output::Tables,
+            };
+            sim_ring::run(&workspace, &output).map(|()| ExitCode::SUCCESS)
+        }
         Verb::Supervise { .. } => unreachable!("handled above"),
     }
 }
