@@ -171,10 +171,8 @@ fn egress_interfaces_share_ports_and_lose_them() {
 fn what_does_not_fit_says_how_much_would() {
     let mut actual = empty();
     actual.capacity = Capacity { slots: 300, backends: 2, ports: 1 };
-    let wanted = desired(vec![
-        service(1, vec![backend(1, 1000), backend(2, 1000)]),
-        service(2, vec![]),
-    ]);
+    let wanted =
+        desired(vec![service(1, vec![backend(1, 1000), backend(2, 1000)]), service(2, vec![])]);
     let too_small = plan(&wanted, &actual).unwrap_err();
     assert_eq!(too_small.needed, Capacity { slots: 502, backends: 3, ports: 0 });
 }
