@@ -7,8 +7,9 @@ use network_types::{
 
 use crate::{
     checksum,
+    layout::FAMILY_V6,
     link::{Link, MACS_LEN, NetworkProtocol, Tags},
-    network::{Address, Fragment, Network, UDP},
+    network::{Address, Fragment, Network, UDP, is_mapped},
     packet::{Buffer, Packet},
     rewrite::{GUE_LEN, GUE_PORT},
     verdict::DropReason,
@@ -87,10 +88,16 @@ fn outer<N: Network, B: Buffer>(
             .is_some_and(|udp| u16::from_be_bytes(udp.dst) == GUE_PORT),
         _ => false,
     };
-    if !tunnelled || !endpoints.is_local(&header.destination_address()) {
+    let (source, destination) = (header.source_address(), header.destination_address());
+    // In an IPv6 header such an address is a forgery: it would be believed as the IPv4 one. Linux
+    // drops the packet, too.
+    if N::FAMILY == FAMILY_V6 && (is_mapped(&source) || is_mapped(&destination)) {
         return Ok(Decapsulation::Untouched);
     }
-    if !endpoints.is_balancer(&header.source_address()) {
+    if !tunnelled || !endpoints.is_local(&destination) {
+        return Ok(Decapsulation::Untouched);
+    }
+    if !endpoints.is_balancer(&source) {
         return Ok(Decapsulation::Foreign);
     }
     if transport.fragment != Fragment::Whole {

@@ -56,6 +56,12 @@ pub const fn mapped(address: [u8; 4]) -> Address {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
+/// Whether 16 bytes hold an IPv4 address.
+#[inline(always)]
+pub const fn is_mapped(address: &Address) -> bool {
+    u128::from_be_bytes(*address) >> 32 == 0xffff
+}
+
 /// A network header.
 pub trait Network: Sized {
     /// Value of [`crate::layout::VipEntry::family`].
