@@ -5,6 +5,7 @@ mod api;
 mod cli;
 mod config;
 mod dataplane;
+mod decap;
 mod health;
 mod metrics;
 mod model;
@@ -41,7 +42,11 @@ fn local(verb: Local, global: &Global) -> anyhow::Result<u8> {
         }
         Local::Run(args) => run(args, global),
         Local::Replay(args) => replay::run(&args, global.json),
-        Local::Decap(_) | Local::Bench(_) => {
+        Local::Decap(args) => {
+            log_to_stderr();
+            decap::run(args, global.json)
+        }
+        Local::Bench(_) => {
             bail!("this build can't do that: it has no data path")
         }
     }

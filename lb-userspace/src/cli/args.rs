@@ -1,6 +1,7 @@
 //! What can be typed. Doc comments here are the help texts and the reference.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
@@ -137,10 +138,10 @@ pub struct DecapArgs {
     /// The interface that encapsulated packets arrive at
     #[arg(long, value_name = "IF")]
     pub interface: String,
-    /// A network that balancers send from; left out, any sender is believed
+    /// A network that balancers send from; left out, the networks that the interface is on
     #[arg(long, value_name = "CIDR")]
     pub from: Vec<Cidr>,
-    /// The directory of the pinned program and maps
+    /// The directory of the pins; each interface has a folder of its own in it
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/xlb-decap")]
     pub pin_path: PathBuf,
 }
@@ -294,12 +295,18 @@ pub struct BackendAddArgs {
 }
 
 /// A network: an address and the length of its prefix in bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cidr {
     /// The bits behind the prefix are zero.
     pub address: IpAddr,
     /// At most 32 or 128.
     pub prefix: u8,
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
 }
 
 impl FromStr for Cidr {

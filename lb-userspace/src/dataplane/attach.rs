@@ -1,14 +1,20 @@
 //! The program's links to interfaces.
 
 use std::{
+    collections::BTreeMap,
     ffi::CString,
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
 use aya_obj::generated::{XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE};
 
-use super::{DataPlane, Error, pins::remove_if_there, sys, xdp_state::XdpState};
+use super::{
+    DataPlane, Error,
+    pins::{Pins, remove_if_there},
+    sys,
+    xdp_state::XdpState,
+};
 
 /// How the operator wants the program to run on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,11 +58,15 @@ pub(crate) struct Attached {
 
 /// A link that this process holds open; a pinned one stays without it.
 #[derive(Debug)]
-pub(super) struct Link {
+struct Link {
     descriptor: OwnedFd,
     ifindex: u32,
     mode: Mode,
 }
+
+/// A program's links, by interface.
+#[derive(Debug, Default)]
+pub(super) struct Links(BTreeMap<String, Link>);
 
 impl Mode {
     fn flags(self) -> u32 {
@@ -84,56 +94,95 @@ impl DataPlane {
     /// # Errors
     /// If another program is there, or the kernel refuses.
     pub(crate) fn attach(&mut self, interface: &str, mode: AttachMode) -> Result<Attached, Error> {
+        let program = self.program.fd()?.as_fd();
+        self.links.attach(program, self.pins.as_ref(), interface, mode, &mut self.notices)
+    }
+
+    /// Detaches the program from an interface. One that hasn't it is no error.
+    pub(crate) fn detach(&mut self, interface: &str) -> Result<(), Error> {
+        self.links.detach(self.pins.as_ref(), interface)
+    }
+
+    /// The interfaces that the program is attached to. Drops links whose interface is gone.
+    pub(crate) fn attached(&mut self) -> Result<Vec<Attached>, Error> {
+        self.links.attached(self.pins.as_ref(), &mut self.notices)
+    }
+}
+
+impl Links {
+    /// Attaches a program to an interface, and pins the link; see [`DataPlane::attach`].
+    pub(super) fn attach(
+        &mut self,
+        program: BorrowedFd<'_>,
+        pins: Option<&Pins>,
+        interface: &str,
+        mode: AttachMode,
+        notices: &mut Vec<String>,
+    ) -> Result<Attached, Error> {
         let ifindex = interface_index(interface)?;
-        if let Some(link) = self.links.get(interface) {
-            if link.ifindex == ifindex && mode.tries().contains(&link.mode) {
+        if let Some(link) = self.0.get(interface) {
+            if mode.tries().contains(&link.mode) && link.is_on(interface, ifindex)? {
                 return Ok(link.attached(interface));
             }
-            self.detach(interface)?;
+            self.detach(pins, interface)?;
         }
-        let link = self.create_link(interface, ifindex, mode)?;
+        let link = Link::create(program, interface, ifindex, mode, notices)?;
         let attached = link.attached(interface);
-        if let Some(pins) = &self.pins {
+        if let Some(pins) = pins {
             let path = pins.link(interface);
             remove_if_there(&path)?;
             sys::pin(&link.descriptor, &path)
                 .map_err(|error| Error::kernel(format!("pin {}", path.display()), error))?;
         }
-        self.links.insert(interface.to_owned(), link);
+        self.0.insert(interface.to_owned(), link);
         Ok(attached)
     }
 
-    /// Detaches the program from an interface. One that hasn't it is no error.
-    pub(crate) fn detach(&mut self, interface: &str) -> Result<(), Error> {
+    /// Detaches from an interface, and removes the link's pin.
+    pub(super) fn detach(&mut self, pins: Option<&Pins>, interface: &str) -> Result<(), Error> {
         // Not left to the removal of the pin, which the kernel works off later.
-        if let Some(link) = self.links.remove(interface) {
+        if let Some(link) = self.0.remove(interface) {
             sys::link_detach(&link.descriptor)
                 .map_err(|error| Error::kernel(format!("detach from {interface}"), error))?;
         }
-        match &self.pins {
+        match pins {
             Some(pins) => remove_if_there(&pins.link(interface)),
             None => Ok(()),
         }
     }
 
-    /// The interfaces that the program is attached to. Drops links whose interface is gone.
-    pub(crate) fn attached(&mut self) -> Result<Vec<Attached>, Error> {
+    /// Detaches from all interfaces.
+    pub(super) fn detach_all(&mut self, pins: Option<&Pins>) -> Result<(), Error> {
+        let interfaces: Vec<String> = self.0.keys().cloned().collect();
+        interfaces.iter().try_for_each(|interface| self.detach(pins, interface))
+    }
+
+    /// The interfaces that there are links to. Drops those whose interface is gone.
+    pub(super) fn attached(
+        &mut self,
+        pins: Option<&Pins>,
+        notices: &mut Vec<String>,
+    ) -> Result<Vec<Attached>, Error> {
         let mut gone = Vec::new();
-        for (interface, link) in &self.links {
+        for (interface, link) in &self.0 {
             if info(interface, &link.descriptor)?.ifindex == 0 {
                 gone.push(interface.clone());
             }
         }
         for interface in gone {
-            self.detach(&interface)?;
-            self.notices.push(format!("interface {interface} is gone, and its link with it"));
+            self.detach(pins, &interface)?;
+            notices.push(format!("interface {interface} is gone, and its link with it"));
         }
-        Ok(self.links.iter().map(|(interface, link)| link.attached(interface)).collect())
+        Ok(self.0.iter().map(|(interface, link)| link.attached(interface)).collect())
     }
 
-    /// Takes over the pinned links, and has them run this program.
-    pub(super) fn take_links(&mut self) -> Result<(), Error> {
-        let Some(pins) = &self.pins else { return Ok(()) };
+    /// Takes over the pinned links, and has them run a program.
+    pub(super) fn take(
+        &mut self,
+        program: BorrowedFd<'_>,
+        pins: &Pins,
+        notices: &mut Vec<String>,
+    ) -> Result<(), Error> {
         for interface in pins.linked()? {
             let path = pins.link(&interface);
             let descriptor = sys::open_pinned(&path)
@@ -141,21 +190,20 @@ impl DataPlane {
             let ifindex = info(&interface, &descriptor)?.ifindex;
             if ifindex == 0 {
                 remove_if_there(&path)?;
-                self.notices.push(format!("interface {interface} is gone; removed its old link"));
+                notices.push(format!("interface {interface} is gone; removed its old link"));
                 continue;
             }
             // An interface of another network namespace can't be asked.
             let state = XdpState::of(ifindex).unwrap_or_default();
             let mode = state.mode.unwrap_or(Mode::Native);
-            self.links.insert(interface, Link { descriptor, ifindex, mode });
+            self.0.insert(interface, Link { descriptor, ifindex, mode });
         }
-        self.update_links()
+        self.update(program)
     }
 
-    /// Has every link run the loaded program, each at once.
-    pub(super) fn update_links(&self) -> Result<(), Error> {
-        let program = self.program.fd()?.as_fd();
-        for (interface, link) in &self.links {
+    /// Has every link run a program, each at once.
+    pub(super) fn update(&self, program: BorrowedFd<'_>) -> Result<(), Error> {
+        for (interface, link) in &self.0 {
             match sys::link_update(&link.descriptor, program) {
                 // The interface is gone.
                 Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}
@@ -170,24 +218,26 @@ impl DataPlane {
         }
         Ok(())
     }
+}
 
-    fn create_link(
-        &mut self,
+impl Link {
+    fn create(
+        program: BorrowedFd<'_>,
         interface: &str,
         ifindex: u32,
         mode: AttachMode,
-    ) -> Result<Link, Error> {
-        let program = self.program.fd()?.as_fd();
+        notices: &mut Vec<String>,
+    ) -> Result<Self, Error> {
         let mut refused = None;
         for &mode in mode.tries() {
             match sys::link_create(program, ifindex, mode.flags()) {
                 Ok(descriptor) => {
                     if let Some(error) = refused {
-                        self.notices.push(format!(
+                        notices.push(format!(
                             "{interface}: the driver refuses native XDP ({error}), so it runs in generic mode, which is slower"
                         ));
                     }
-                    return Ok(Link { descriptor, ifindex, mode });
+                    return Ok(Self { descriptor, ifindex, mode });
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EBUSY | libc::EEXIST) => {
@@ -211,9 +261,17 @@ impl DataPlane {
             _ => Err(Error::kernel(format!("attach to {interface}"), source)),
         }
     }
-}
+    /// Whether it runs on the interface that has that index in this network namespace: a link that
+    /// was taken over may belong to another namespace, with an interface of the same index.
+    fn is_on(&self, interface: &str, ifindex: u32) -> Result<bool, Error> {
+        if self.ifindex != ifindex {
+            return Ok(false);
+        }
+        let there = XdpState::of(ifindex)
+            .map_err(|error| Error::kernel(format!("ask what {interface} runs"), error))?;
+        Ok(there.program_id == info(interface, &self.descriptor)?.program_id)
+    }
 
-impl Link {
     fn attached(&self, interface: &str) -> Attached {
         Attached { interface: interface.to_owned(), ifindex: self.ifindex, mode: self.mode }
     }

@@ -10,7 +10,7 @@ use lb_common::directory_builder::DirectoryError;
 pub(crate) enum Error {
     /// No BPF file system where the maps are pinned.
     #[error(
-        "{} is on no BPF file system ({reason}); mount one: mount -t bpf bpf /sys/fs/bpf, or set pin_path to a directory on one", path.display()
+        "{} is on no BPF file system ({reason}); mount one: mount -t bpf bpf /sys/fs/bpf, or have the pin path on one", path.display()
     )]
     NoBpffs {
         /// Where the maps shall be pinned.
@@ -19,10 +19,10 @@ pub(crate) enum Error {
         reason: String,
     },
     /// A name that can't be made where BPF objects are pinned.
-    #[error("can't make {}: the BPF file system forbids dots in names; give another pin_path", .0.display())]
+    #[error("can't make {}: the BPF file system forbids dots in names; give another pin path", .0.display())]
     DotInName(PathBuf),
     /// Another process uses the same pins.
-    #[error("another xlb runs with pin_path {}; stop it, or give this one another pin_path", .0.display())]
+    #[error("another xlb holds the pins in {}; stop it, or give this one another pin path", .0.display())]
     InUse(PathBuf),
     /// The kernel wants a capability that the process hasn't.
     #[error(
@@ -58,7 +58,7 @@ pub(crate) enum Error {
     },
     /// Another XDP program has the interface.
     #[error(
-        "{interface} already runs an XDP program, {program}; xlb doesn't replace what it didn't attach: remove it (ip link set dev {interface} xdp off, or stop the program that attached it), or take the interface out of the config"
+        "{interface} already runs an XDP program, {program}; xlb doesn't replace what it didn't attach: remove it (ip link set dev {interface} xdp off, or stop the program that attached it), or leave this interface out"
     )]
     Busy {
         /// The interface.
@@ -94,6 +94,18 @@ pub(crate) enum Error {
         index: u64,
         /// Entries there are.
         len: u32,
+    },
+    /// More entries than a map was made for.
+    #[error(
+        "the map {map} has room for {room} entries, not for {wanted}; start xlb anew, which makes room"
+    )]
+    Full {
+        /// The map.
+        map: &'static str,
+        /// Entries that it can hold.
+        room: usize,
+        /// Entries that it should.
+        wanted: usize,
     },
     /// The maps contradict themselves.
     #[error("the maps contradict themselves: {0}")]

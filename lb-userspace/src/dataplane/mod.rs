@@ -7,6 +7,7 @@
 mod apply;
 mod attach;
 mod counters;
+mod decap;
 mod error;
 mod maps;
 mod memory;
@@ -19,7 +20,8 @@ mod tests;
 mod xdp_state;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
 
@@ -35,10 +37,11 @@ use lb_common::{
     tables::Tables,
 };
 
-use self::{attach::Link, counters::Carried, maps::Maps, pins::Pins};
+use self::{attach::Links, counters::Carried, maps::Maps, pins::Pins};
 pub(crate) use self::{
     attach::{AttachMode, Attached},
     counters::Counters,
+    decap::{Decapsulator, Endpoints, Totals},
     error::Error,
     run::Action,
 };
@@ -73,7 +76,7 @@ pub(crate) struct DataPlane {
     program: Program,
     maps: Maps,
     capacity: Capacity,
-    links: BTreeMap<String, Link>,
+    links: Links,
     /// Backends whose other record a running program may still read.
     recent_backends: BTreeSet<BackendId>,
     /// So with the directory's other half.
@@ -103,7 +106,9 @@ impl DataPlane {
             None => Self::start(options, pins)?,
         };
         plane.notices.splice(0..0, notices);
-        plane.take_links()?;
+        if let Some(pins) = &plane.pins {
+            plane.links.take(plane.program.fd()?.as_fd(), pins, &mut plane.notices)?;
+        }
         plane.pin_program()?;
         plane.grow(plane.options.capacity)?;
         Ok(plane)
@@ -151,7 +156,7 @@ impl DataPlane {
             program,
             maps,
             capacity,
-            links: BTreeMap::new(),
+            links: Links::default(),
             recent_backends: BTreeSet::new(),
             recent_directory: false,
             carried: Carried::default(),
@@ -179,9 +184,9 @@ impl DataPlane {
         let copied = self.count_maps()?;
 
         let old_program = std::mem::replace(&mut self.program, program);
-        if let Err(error) = self.update_links() {
+        if let Err(error) = self.links.update(self.program.fd()?.as_fd()) {
             self.program = old_program;
-            self.update_links()?;
+            self.links.update(self.program.fd()?.as_fd())?;
             return Err(error);
         }
         if let (Some(pins), Some(tables)) = (&self.pins, &tables) {
@@ -234,8 +239,7 @@ impl DataPlane {
     /// # Errors
     /// If something can't be removed.
     pub(crate) fn remove(mut self) -> Result<(), Error> {
-        let interfaces: Vec<String> = self.links.keys().cloned().collect();
-        interfaces.iter().try_for_each(|interface| self.detach(interface))?;
+        self.links.detach_all(self.pins.as_ref())?;
         self.pins.take().map_or(Ok(()), Pins::remove)
     }
 }
@@ -289,25 +293,31 @@ fn load(
     loader.override_global("TRACE", &trace, true);
     let object = loader.load(&options.object).map_err(Error::load)?;
 
-    let mut program = Program(object);
-    // Before the maps are taken: until then the program knows them by their descriptors.
-    program.xdp_mut()?.load().map_err(Error::verify)?;
-    let maps = Maps::take(&mut program.0, capacity)?;
+    let mut program = Program::load(object, PROGRAM)?;
+    let maps = Maps::take(&mut program.object, capacity)?;
     Ok((program, maps))
 }
 
-/// The loaded program, in the object that owns it.
-struct Program(Ebpf);
+/// A loaded program, in the object that owns it.
+struct Program {
+    object: Ebpf,
+    name: &'static str,
+}
 
 impl Program {
-    fn xdp(&self) -> Result<&Xdp, Error> {
-        let program = self.0.program(PROGRAM).ok_or_else(no_program)?;
-        program.try_into().map_err(|_| no_program())
+    /// Loads the program of that name. The object's maps can be taken after it: until then the
+    /// program knows them by their descriptors.
+    fn load(object: Ebpf, name: &'static str) -> Result<Self, Error> {
+        let mut program = Self { object, name };
+        let xdp = program.object.program_mut(name).and_then(|program| program.try_into().ok());
+        let xdp: &mut Xdp = xdp.ok_or_else(|| no_program(name))?;
+        xdp.load().map_err(Error::verify)?;
+        Ok(program)
     }
 
-    fn xdp_mut(&mut self) -> Result<&mut Xdp, Error> {
-        let program = self.0.program_mut(PROGRAM).ok_or_else(no_program)?;
-        program.try_into().map_err(|_| no_program())
+    fn xdp(&self) -> Result<&Xdp, Error> {
+        let xdp = self.object.program(self.name).and_then(|program| program.try_into().ok());
+        xdp.ok_or_else(|| no_program(self.name))
     }
 
     fn fd(&self) -> Result<&ProgramFd, Error> {
@@ -315,8 +325,8 @@ impl Program {
     }
 }
 
-fn no_program() -> Error {
-    Error::Object { what: format!("XDP program {PROGRAM}") }
+fn no_program(name: &str) -> Error {
+    Error::Object { what: format!("XDP program {name}") }
 }
 
 /// Writes an empty directory, and the version last.

@@ -17,7 +17,7 @@ mod resolve;
 mod watcher;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +26,7 @@ use std::{
 
 use tokio::sync::watch;
 
-pub(crate) use interface::{InterfaceChange, Interfaces};
+pub(crate) use interface::{InterfaceAddress, InterfaceChange, Interfaces, LinkKind};
 pub(crate) use kernel::NetworkError;
 pub(crate) use resolution::Resolution;
 

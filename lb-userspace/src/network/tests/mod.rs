@@ -1,6 +1,6 @@
 //! [`NextHops`] against the real kernel, in network namespaces.
 
-mod namespace;
+pub(crate) mod namespace;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

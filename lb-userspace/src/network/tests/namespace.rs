@@ -13,14 +13,14 @@ use nix::{
 const TEST_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The balancer's end of the pair.
-pub(super) const BALANCER_MAC: [u8; 6] = [2, 0, 0, 0, 7, 1];
+pub(crate) const BALANCER_MAC: [u8; 6] = [2, 0, 0, 0, 7, 1];
 /// The peer's end of the pair.
-pub(super) const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 7, 2];
+pub(crate) const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 7, 2];
 
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Another namespace: jobs run on its thread.
-pub(super) struct Peer {
+pub(crate) struct Peer {
     jobs: mpsc::Sender<Job>,
     thread_id: Pid,
 }
@@ -38,12 +38,13 @@ impl Peer {
     }
 
     /// Runs `ip ARGUMENTS` there.
-    pub(super) fn ip(&self, arguments: &str) {
+    pub(crate) fn ip(&self, arguments: &str) {
         let arguments = arguments.to_owned();
         self.run(move || ip(&arguments));
     }
 
-    fn run(&self, job: impl FnOnce() + Send + 'static) {
+    /// Runs a job there, and waits for its end.
+    pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) {
         let (done, finished) = mpsc::channel();
         let job = Box::new(move || {
             job();
@@ -55,20 +56,20 @@ impl Peer {
 }
 
 /// Runs `ip ARGUMENTS` in the calling thread's namespace.
-pub(super) fn ip(arguments: &str) {
+pub(crate) fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip runs");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments}: {stderr}");
 }
 
 /// Sets `net/PATH` in the calling thread's namespace.
-pub(super) fn sysctl(path: &str, value: &str) {
+pub(crate) fn sysctl(path: &str, value: &str) {
     fs::write(format!("/proc/sys/net/{path}"), value)
         .unwrap_or_else(|error| panic!("net/{path}: {error}"));
 }
 
 /// Joins `b0` here (10.7.0.1/24, 2001:db8:7::1/64) to `p0` at the peer (….2).
-pub(super) fn join(peer: &Peer) {
+pub(crate) fn join(peer: &Peer) {
     let link = "addr 02:00:00:00:07";
     ip(&format!("link add b0 {link}:01 type veth peer name p0 {link}:02 netns {}", peer.thread_id));
     ip("addr add 10.7.0.1/24 dev b0");
@@ -80,7 +81,7 @@ pub(super) fn join(peer: &Peer) {
 }
 
 /// Runs a test in a namespace of its own, joined to a peer's. Skips it without root.
-pub(super) fn joined<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Peer) -> F + Send) {
+pub(crate) fn joined<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Peer) -> F + Send) {
     if !Uid::effective().is_root() {
         println!("SKIP {name}: needs root");
         return;
