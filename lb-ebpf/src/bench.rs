@@ -5,7 +5,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_F_NO_COMMON_LRU, xdp_action},
+    bindings::xdp_action,
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray},
     helpers::bpf_xdp_adjust_head,
     macros::{btf_map, xdp},
@@ -14,7 +14,10 @@ use aya_ebpf::{
 use lb_common::{
     flow::Flow,
     hash::{KeySource, reduce},
-    layout::{BENCH_FRAME_LEN, BackendCounters, BackendRecord, BenchPlan, Slot},
+    layout::{
+        BENCH_FRAME_LEN, BackendCounters, BackendRecord, BenchPlan, ClassicService, ClassicVip,
+        Slot,
+    },
     link::{Link, NetworkProtocol},
     network::{Address, Network},
     packet::Packet,
@@ -85,27 +88,12 @@ fn least(context: XdpContext) -> u32 {
     }
 }
 
-const CLASSIC_CONNECTIONS: usize = 1 << 21;
-const CLASSIC_RING: usize = 65_537;
+/// A third is free when the most flows that are measured, 2²⁰, are in it.
+const CLASSIC_CONNECTIONS: usize = (1 << 20) + (1 << 19);
+// Places that the benchmark sizes when it loads the program.
+const CLASSIC_SERVICES: usize = 512;
+const CLASSIC_RINGS: usize = 65_537;
 const CLASSIC_BACKENDS: usize = 1_024;
-
-/// Key of a VIP, of either family.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct ClassicVip {
-    address: Address,
-    /// Network order.
-    port: u16,
-    protocol: u16,
-}
-
-/// A VIP's place in the rings.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct ClassicService {
-    ring_start: u32,
-    ring_size: u32,
-}
 
 /// Key of a connection of either family: the five-tuple.
 #[repr(C)]
@@ -118,16 +106,11 @@ struct ClassicFlow {
 }
 
 #[btf_map(name = "classic_vips")]
-static CLASSIC_VIPS: HashMap<ClassicVip, ClassicService, 512> = HashMap::new();
+static CLASSIC_VIPS: HashMap<ClassicVip, ClassicService, CLASSIC_SERVICES> = HashMap::new();
 #[btf_map(name = "classic_flows")]
-static CLASSIC_FLOWS: LruHashMap<
-    ClassicFlow,
-    u32,
-    CLASSIC_CONNECTIONS,
-    { BPF_F_NO_COMMON_LRU as usize },
-> = LruHashMap::new();
+static CLASSIC_FLOWS: LruHashMap<ClassicFlow, u32, CLASSIC_CONNECTIONS> = LruHashMap::new();
 #[btf_map(name = "classic_slots")]
-static CLASSIC_SLOTS: Array<Slot, CLASSIC_RING> = Array::new();
+static CLASSIC_SLOTS: Array<Slot, CLASSIC_RINGS> = Array::new();
 #[btf_map(name = "classic_backends")]
 static CLASSIC_RECORDS: Array<BackendRecord, CLASSIC_BACKENDS> = Array::new();
 #[btf_map(name = "classic_counters")]

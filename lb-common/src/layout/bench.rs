@@ -1,6 +1,8 @@
-//! What the benchmark's driver program is told.
+//! What the benchmark's programs are told: the driver, and the reference that works by a
+//! connection table.
 
 use super::Plain;
+use crate::network::Address;
 
 /// Length in bytes of the frames that the driver writes.
 pub const BENCH_FRAME_LEN: usize = 96;
@@ -26,7 +28,37 @@ pub struct BenchPlan {
     pub frame: [u8; BENCH_FRAME_LEN],
 }
 
+/// The reference's key of a service, of either family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ClassicVip {
+    /// The address; an IPv4 address is mapped.
+    pub address: Address,
+    /// Port, host order.
+    pub port: u16,
+    /// Protocol number.
+    pub protocol: u16,
+}
+
+/// A service's ring in the reference's slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ClassicService {
+    /// Its first slot.
+    pub ring_start: u32,
+    /// Slots.
+    pub ring_size: u32,
+}
+
 // SAFETY: integers and arrays of them; the assertion leaves no room for padding.
 unsafe impl Plain for BenchPlan {}
+// SAFETY: as above.
+unsafe impl Plain for ClassicVip {}
+// SAFETY: as above.
+unsafe impl Plain for ClassicService {}
 
-const _: () = assert!(size_of::<BenchPlan>() == 28 + BENCH_FRAME_LEN);
+const _: () = {
+    assert!(size_of::<BenchPlan>() == 28 + BENCH_FRAME_LEN);
+    assert!(size_of::<ClassicVip>() == 20);
+    assert!(size_of::<ClassicService>() == 8);
+};
