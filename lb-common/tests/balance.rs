@@ -1,6 +1,8 @@
 //! The packet path on the host: every forward mode and address pair, byte by byte, and any bytes
 //! at all.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
 mod frames;
 
 use std::{net::IpAddr, sync::LazyLock};

@@ -2,6 +2,7 @@
 
 mod agent;
 mod api;
+mod bench;
 mod cli;
 mod config;
 mod dataplane;
@@ -17,7 +18,6 @@ mod state;
 
 use std::process::ExitCode;
 
-use anyhow::bail;
 use tracing_subscriber::{EnvFilter, fmt};
 
 use agent::{RunError, Settings};
@@ -46,9 +46,7 @@ fn local(verb: Local, global: &Global) -> anyhow::Result<u8> {
             log_to_stderr();
             decap::run(args, global.json)
         }
-        Local::Bench(_) => {
-            bail!("this build can't do that: it has no data path")
-        }
+        Local::Bench(args) => bench::run(&args, global.json),
     }
 }
 

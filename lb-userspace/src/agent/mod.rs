@@ -36,7 +36,7 @@ use crate::{
     state::{Effective, State},
 };
 use reload::ConfigWatch;
-pub use start::{Settings, capacity};
+pub use start::{Settings, capacity, room};
 
 /// From one look at what has no events of its own to the next.
 const TICK: Duration = Duration::from_secs(1);

@@ -188,6 +188,11 @@ pub fn capacity(services: &[ServiceConfig]) -> Capacity {
         .map(|service| service.ring_size.unwrap_or_else(|| default_size(service.backends.len())))
         .sum();
     let backends: usize = services.iter().map(|service| service.backends.len()).sum();
+    room(slots, backends)
+}
+
+/// Room for so many slots and backends, and for some to come.
+pub fn room(slots: u32, backends: usize) -> Capacity {
     Capacity {
         slots: slots + slots.clamp(default_size(0), 1 << 20),
         backends: (2 * backends as u32).max(LEAST_BACKENDS),

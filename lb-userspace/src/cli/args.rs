@@ -7,7 +7,7 @@ use std::{
     str::FromStr,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser, value_parser};
 use clap_complete::Shell;
 
 use crate::{
@@ -148,7 +148,14 @@ pub struct DecapArgs {
 
 /// `xlb bench`
 #[derive(Args, Debug)]
-pub struct BenchArgs {}
+pub struct BenchArgs {
+    /// Packets in each run of a program
+    #[arg(long, value_name = "NUMBER", default_value_t = 1 << 20, value_parser = value_parser!(u32).range(1..))]
+    pub packets: u32,
+    /// Rounds of runs, of which the median counts
+    #[arg(long, value_name = "NUMBER", default_value_t = 15, value_parser = value_parser!(u32).range(1..))]
+    pub rounds: u32,
+}
 
 /// Verbs that the agent does.
 #[derive(Debug, Subcommand)]
@@ -216,10 +223,13 @@ pub enum ServiceVerb {
 /// `xlb service add`
 #[derive(Args, Debug)]
 pub struct ServiceAddArgs {
-    /// Its name: letters, digits, `-`, `_` and `.`
+    /// Its name: visible characters, no spaces
     pub name: String,
-    /// Address and port that clients use: 203.0.113.10:80, [2001:db8::10]:443, 203.0.113.10:*
-    #[arg(long)]
+    // Not a comment of documentation, where brackets would be links.
+    #[arg(
+        long,
+        help = "Address and port that clients use: 203.0.113.10:80, [2001:db8::10]:443, 203.0.113.10:*"
+    )]
     pub vip: String,
     /// Transport protocol
     #[arg(long, value_parser = PROTOCOLS, default_value = "tcp")]

@@ -9,7 +9,7 @@ mod command;
 mod pages;
 mod reference;
 mod show;
-mod table;
+pub mod table;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +26,7 @@ use args::{Cli, Verb};
 
 use crate::api::{ApiError, Client, ClientError, ErrorKind};
 
-pub use args::{Global, Local, ReplayArgs, RunArgs};
+pub use args::{BenchArgs, Cidr, DecapArgs, Global, Local, ReplayArgs, RunArgs};
 
 /// Done.
 pub const DONE: u8 = 0;

@@ -4,29 +4,29 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 
-pub(super) const PLAIN: Style = Style::new();
-pub(super) const BOLD: Style = Style::new().bold();
-pub(super) const DIM: Style = Style::new().dimmed();
-pub(super) const RED: Style = AnsiColor::Red.on_default().bold();
-pub(super) const GREEN: Style = AnsiColor::Green.on_default();
-pub(super) const YELLOW: Style = AnsiColor::Yellow.on_default();
+pub(crate) const PLAIN: Style = Style::new();
+pub(crate) const BOLD: Style = Style::new().bold();
+pub(crate) const DIM: Style = Style::new().dimmed();
+pub(crate) const RED: Style = AnsiColor::Red.on_default().bold();
+pub(crate) const GREEN: Style = AnsiColor::Green.on_default();
+pub(crate) const YELLOW: Style = AnsiColor::Yellow.on_default();
 
 /// Where a column's text stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Align {
+pub(crate) enum Align {
     Left,
     Right,
 }
 
 /// Text in a style.
 #[derive(Clone, Debug)]
-pub(super) struct Cell {
+pub(crate) struct Cell {
     text: String,
     style: Style,
 }
 
 impl Cell {
-    pub(super) fn styled(text: impl Into<String>, style: Style) -> Self {
+    pub(crate) fn styled(text: impl Into<String>, style: Style) -> Self {
         // Control characters of whatever origin stay out of the terminal.
         let text = text.into().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         Self { text, style }
@@ -41,23 +41,23 @@ impl<T: Into<String>> From<T> for Cell {
 
 /// Rows below a head; columns are as wide as their widest text.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     head: Vec<(&'static str, Align)>,
     rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
-    pub(super) fn new<const N: usize>(head: [(&'static str, Align); N]) -> Self {
+    pub(crate) fn new<const N: usize>(head: [(&'static str, Align); N]) -> Self {
         Self { head: head.to_vec(), rows: Vec::new() }
     }
 
-    pub(super) fn row<const N: usize>(&mut self, cells: [Cell; N]) {
+    pub(crate) fn row<const N: usize>(&mut self, cells: [Cell; N]) {
         debug_assert_eq!(N, self.head.len());
         self.rows.push(cells.to_vec());
     }
 
     /// With a newline after each row. Columns that are empty in every row are left out.
-    pub(super) fn render(&self, indent: usize) -> String {
+    pub(crate) fn render(&self, indent: usize) -> String {
         let width = |text: &str| text.chars().count();
         let columns: Vec<(usize, usize)> = (0..self.head.len())
             .filter_map(|column| {
@@ -86,12 +86,12 @@ impl Table {
 }
 
 /// `4711`, `1.23 M`: three or four digits, decimal prefixes.
-pub(super) fn count(number: u64) -> String {
+pub(crate) fn count(number: u64) -> String {
     scaled(number, 10_000, "")
 }
 
 /// `512 B`, `1.23 MB`.
-pub(super) fn bytes(number: u64) -> String {
+pub(crate) fn bytes(number: u64) -> String {
     scaled(number, 1_000, "B")
 }
 
@@ -119,7 +119,7 @@ fn scaled(number: u64, from: u64, unit: &str) -> String {
 }
 
 /// The two largest units: `1 d 2 h`, `5 s`.
-pub(super) fn duration(duration: Duration) -> String {
+pub(crate) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let units = [("d", 86_400, u64::MAX), ("h", 3_600, 24), ("min", 60, 60), ("s", 1, 60)];
     let parts = units.iter().map(|(unit, size, many)| (seconds / size % many, unit));
@@ -133,7 +133,7 @@ pub(super) fn duration(duration: Duration) -> String {
 }
 
 /// `1 backend`, `2 backends`.
-pub(super) fn plural(number: usize, what: &str) -> String {
+pub(crate) fn plural(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 

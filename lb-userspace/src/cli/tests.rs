@@ -293,12 +293,12 @@ fn a_reader_that_leaves_is_no_failure() {
 #[test]
 fn networks_are_read_strictly() {
     for (text, prefix) in [("10.0.0.0/8", 8), ("10.0.0.1", 32), ("0.0.0.0/0", 0), ("::/0", 0)] {
-        assert_eq!(text.parse::<args::Cidr>().unwrap().prefix, prefix, "{text}");
+        assert_eq!(text.parse::<Cidr>().unwrap().prefix, prefix, "{text}");
     }
-    assert_eq!("2001:db8::/64".parse::<args::Cidr>().unwrap().prefix, 64);
-    assert_eq!("2001:db8::1".parse::<args::Cidr>().unwrap().prefix, 128);
+    assert_eq!("2001:db8::/64".parse::<Cidr>().unwrap().prefix, 64);
+    assert_eq!("2001:db8::1".parse::<Cidr>().unwrap().prefix, 128);
     for text in ["", "10.0.0.0/33", "10.0.0.0/", "10.0.0.1/31", "::1/127", "::/129", "host/8"] {
-        assert!(text.parse::<args::Cidr>().is_err(), "{text}");
+        assert!(text.parse::<Cidr>().is_err(), "{text}");
     }
 }
 

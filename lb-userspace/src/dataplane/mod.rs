@@ -6,6 +6,7 @@
 
 mod apply;
 mod attach;
+mod bench;
 mod counters;
 mod decap;
 mod error;
@@ -37,9 +38,12 @@ use lb_common::{
     tables::Tables,
 };
 
+#[cfg(test)]
+pub(crate) use self::attach::Mode;
 use self::{attach::Links, counters::Carried, maps::Maps, pins::Pins};
 pub(crate) use self::{
     attach::{AttachMode, Attached},
+    bench::{Bench, UnderTest},
     counters::Counters,
     decap::{Decapsulator, Endpoints, Totals},
     error::Error,
@@ -219,7 +223,6 @@ impl DataPlane {
     }
 
     /// What the maps hold at most.
-    #[cfg(test)]
     pub(crate) fn capacity(&self) -> Capacity {
         self.capacity
     }

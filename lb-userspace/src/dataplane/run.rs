@@ -10,7 +10,7 @@ const MIN_FRAME: usize = 14;
 /// The longest frame: what an IP packet of the greatest length needs, in several pieces of memory.
 const MAX_FRAME: usize = (1 << 16) + 64;
 /// Room for what the program puts in front.
-const GROWTH: usize = 256;
+pub(super) const GROWTH: usize = 256;
 
 /// What the kernel does with a frame after the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ fn run_error(len: usize, error: ProgramError) -> Error {
 }
 
 /// Unknown actions are aborts to the kernel, too.
-fn action(raw: u32) -> Action {
+pub(super) fn action(raw: u32) -> Action {
     match raw {
         1 => Action::Drop,
         2 => Action::Pass,

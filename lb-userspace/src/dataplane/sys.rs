@@ -1,4 +1,4 @@
-//! The few `bpf(2)` commands that aya has no function for.
+//! The few `bpf(2)` commands that aya has no function for, and what measuring asks of the kernel.
 
 use std::{
     ffi::CString,
@@ -95,6 +95,41 @@ pub(super) fn delete_entry(map: impl AsFd, key: u32) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         other => other.map(|_| ()),
     }
+}
+
+/// CPU time of the calling thread, in ns.
+pub(super) fn thread_time_ns() -> io::Result<u64> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec.
+    if unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+/// Keeps the calling thread on the last of the CPUs that it may run on: interrupts mostly go to the
+/// first. Returns its number.
+pub(super) fn stay_on_one_cpu() -> io::Result<usize> {
+    let size = size_of::<libc::cpu_set_t>();
+    // SAFETY: bits, for which zero is a value.
+    let mut allowed: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes as many bytes as there are.
+    if unsafe { libc::sched_getaffinity(0, size, &raw mut allowed) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let number = (0..8 * size)
+        // SAFETY: a bit of the set.
+        .rfind(|&number| unsafe { libc::CPU_ISSET(number, &allowed) })
+        .ok_or_else(|| io::Error::other("there is no CPU to run on"))?;
+    // SAFETY: bits, for which zero is a value.
+    let mut one: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: a bit of the set.
+    unsafe { libc::CPU_SET(number, &mut one) };
+    // SAFETY: the kernel reads as many bytes as there are.
+    if unsafe { libc::sched_setaffinity(0, size, &raw const one) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(number)
 }
 
 fn attributes() -> bpf_attr {

@@ -19,7 +19,7 @@ use lb_common::{
 };
 
 pub use change::{Actual, ActualService, Capacity, Change, DirectoryService};
-pub use record::backend_key;
+pub use record::{address_bytes, backend_key};
 
 use crate::model::{BackendKey, Desired, Service, ServiceKey};
 use allocate::{Numbers, Ranges};

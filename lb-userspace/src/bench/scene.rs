@@ -1,0 +1,131 @@
+//! What the balancer is given while it is measured: as many services and backends as a real one
+//! has. Addresses are those set aside for benchmarks: 198.18.0.0/15 (RFC 2544), 2001:2::/48
+//! (RFC 5180).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use lb_common::layout::Affinity;
+
+use super::class::{Case, Class, Mode};
+use crate::model::{
+    Backend, BackendKey, Desired, MacAddress, Protocol, Route, Service, ServiceKey,
+};
+
+/// Services, each with a VIP of its own.
+pub(crate) const SERVICES: usize = 16;
+/// Slots of each service's ring.
+pub(crate) const RING_SIZE: u32 = 65_537;
+/// Backends of each service.
+pub(crate) const BACKENDS: u16 = 100;
+
+const PORT: u16 = 443;
+/// Last part of the VIPs that TCP packets are sent to, the first mode's.
+const FIRST_TCP_VIP: u8 = 10;
+const UDP_VIP: u8 = 20;
+const FIRST_IDLE_VIP: u8 = 30;
+const NOT_A_VIP: u8 = 200;
+
+/// A service for each class and mode that is measured, and others that are only there.
+pub(crate) fn desired() -> Desired {
+    let mut services = Vec::new();
+    for is_v6 in [false, true] {
+        for mode in Mode::ALL {
+            services.push((vip(is_v6, tcp_vip(mode)), Protocol::Tcp, mode));
+        }
+    }
+    services.push((vip(false, UDP_VIP), Protocol::Udp, Mode::Ipip));
+    let idle = (SERVICES - services.len()) as u8;
+    services
+        .extend((0..idle).map(|n| (vip(n % 2 == 1, FIRST_IDLE_VIP + n), Protocol::Tcp, Mode::L2)));
+    let services = services.into_iter().zip(0..);
+    Desired {
+        services: services
+            .map(|((vip, protocol, mode), n)| service(n, vip, protocol, mode))
+            .collect(),
+    }
+}
+
+/// Address and port that a case's packets are sent to.
+pub(crate) fn destination(case: &Case) -> (IpAddr, u16) {
+    let last = match (case.class, case.mode) {
+        (Class::V4Udp, _) => UDP_VIP,
+        (_, Some(mode)) => tcp_vip(mode),
+        (_, None) => NOT_A_VIP,
+    };
+    (vip(case.class.is_v6(), last), PORT)
+}
+
+const fn tcp_vip(mode: Mode) -> u8 {
+    FIRST_TCP_VIP + mode as u8
+}
+
+fn vip(is_v6: bool, last: u8) -> IpAddr {
+    if is_v6 {
+        Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, last.into()).into()
+    } else {
+        Ipv4Addr::new(198, 18, 0, last).into()
+    }
+}
+
+fn service(number: u8, vip: IpAddr, protocol: Protocol, mode: Mode) -> Service {
+    Service {
+        name: format!("{protocol}-{}-{number}", mode.name()),
+        key: ServiceKey { vip, port: Some(PORT), protocol },
+        affinity: Affinity::Flow,
+        ring_size: Some(RING_SIZE),
+        backends: (1..=BACKENDS).map(|n| backend(number, n as u8, vip.is_ipv6(), mode)).collect(),
+    }
+}
+
+fn backend(service: u8, number: u8, vip_is_v6: bool, mode: Mode) -> Backend {
+    let is_v6 = mode.backends_are_v6(vip_is_v6);
+    let address: IpAddr = if is_v6 {
+        Ipv6Addr::new(0x2001, 2, 0, 1, 0, 0, service.into(), number.into()).into()
+    } else {
+        Ipv4Addr::new(198, 19, service, number).into()
+    };
+    let source: IpAddr = if is_v6 {
+        Ipv6Addr::new(0x2001, 2, 0, 2, 0, 0, 0, 1).into()
+    } else {
+        Ipv4Addr::new(198, 18, 255, 1).into()
+    };
+    Backend {
+        key: BackendKey { address, port: None },
+        weight: 100,
+        live_permille: 1000,
+        forward: mode.forward(),
+        route: Some(Route {
+            next_hop: MacAddress([2, 0, 0, 1, service, number]),
+            source_mac: MacAddress([2, 0, 0, 0, 0, 1]),
+            egress_ifindex: 0,
+            mtu: 1500,
+            outer_source: Some(source),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::bench::class::cases;
+
+    #[test]
+    fn every_case_meets_the_service_that_it_means() {
+        let desired = desired();
+        assert_eq!(desired.services.len(), SERVICES);
+        let vips: HashSet<_> = desired.services.iter().map(|service| service.key.vip).collect();
+        assert_eq!(vips.len(), SERVICES);
+        for case in cases() {
+            let (vip, port) = destination(&case);
+            let key = ServiceKey { vip, port: Some(port), protocol: case.class.protocol() };
+            let service = desired.services.iter().find(|service| service.key == key);
+            assert_eq!(service.is_some(), case.class.is_ours(), "{case:?}");
+            let (Some(service), Some(mode)) = (service, case.mode) else { continue };
+            assert!(service.backends.iter().all(|backend| backend.forward == mode.forward()));
+            let is_v6 = mode.backends_are_v6(case.class.is_v6());
+            assert!(service.backends.iter().all(|b| b.key.address.is_ipv6() == is_v6));
+        }
+    }
+}
