@@ -153,7 +153,7 @@ fn classic_journey<N: Network>(
         protocol: flow.protocol.into(),
     };
     // SAFETY: the value is only read, and nobody changes it during a run.
-    let Some(service) = (unsafe { CLASSIC_VIPS.get(&vip) }) else { return Ok(false) };
+    let Some(service) = (unsafe { CLASSIC_VIPS.get(vip) }) else { return Ok(false) };
     let key = ClassicFlow {
         source: header.source_address(),
         destination: vip.address,
@@ -162,13 +162,13 @@ fn classic_journey<N: Network>(
     };
     let hash = header.flow_hash(&ClassicKeys, flow.ports, flow.protocol);
     // SAFETY: the value is only read.
-    let backend = match unsafe { CLASSIC_FLOWS.get(&key) } {
+    let backend = match unsafe { CLASSIC_FLOWS.get(key) } {
         Some(backend) => *backend,
         None => {
             let index = service.ring_start + reduce(hash, service.ring_size);
             let slot = CLASSIC_SLOTS.get(index).ok_or(DropReason::NoBackend)?;
             let backend = slot.current().0;
-            let _: Result<(), i32> = CLASSIC_FLOWS.insert(&key, backend, 0);
+            let _: Result<(), i32> = CLASSIC_FLOWS.insert(key, backend, 0);
             backend
         }
     };
