@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use lb_common::{
@@ -22,9 +23,25 @@ use crate::{
 pub(super) const VIP: [u8; 4] = [203, 0, 113, 10];
 pub(super) const CAPACITY: Capacity = Capacity { slots: 1000, backends: 16, ports: 8 };
 
+/// How long one condition is waited for.
+const DEADLINE: Duration = Duration::from_secs(10);
+
 /// A pin directory that is removed at the end, also after a panic.
 pub(super) struct World {
     pub(super) pins: PathBuf,
+}
+
+/// Tries until there is something. What this process has closed may stay open a little longer:
+/// a child that another test starts has all descriptors until it becomes another program.
+pub(super) fn eventually<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(done) = attempt() {
+            return done;
+        }
+        assert!(begin.elapsed() < DEADLINE, "it never came true");
+        std::thread::yield_now();
+    }
 }
 
 /// Runs a test in a network namespace of its own, if it may.
@@ -72,8 +89,12 @@ impl World {
         }
     }
 
+    /// Opens it, once a former one has let go of its pins.
     pub(super) fn open(&self) -> DataPlane {
-        DataPlane::open(self.options()).unwrap()
+        eventually(|| match DataPlane::open(self.options()) {
+            Err(Error::InUse(_)) => None,
+            opened => Some(opened.unwrap()),
+        })
     }
 
     /// The error of an opening that must fail.

@@ -17,7 +17,10 @@ use tokio::{
 
 use super::super::{DecapError, Settings, serve};
 use super::frames::{PORT, VIP4, VIP6};
-use crate::network::tests::namespace::{Peer, ip, join, joined, sysctl};
+use crate::{
+    dataplane::Error,
+    network::tests::namespace::{Peer, ip, join, joined, sysctl},
+};
 
 /// How long one condition is waited for.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -98,8 +101,21 @@ impl World {
         }
     }
 
-    /// Starts it on `b0`, and waits for its first line.
+    /// Starts it on `b0`, and waits for its first line. Tries again while the pins of a former one
+    /// are held: a child that another test starts has all descriptors until it becomes another
+    /// program.
     pub(super) async fn start(&self, from: &[&str]) -> Running {
+        let begin = Instant::now();
+        loop {
+            match self.try_start(from).await {
+                Ok(running) => return running,
+                Err(DecapError::DataPlane(Error::InUse(_))) if begin.elapsed() < DEADLINE => {}
+                Err(error) => panic!("it ended: {error}"),
+            }
+        }
+    }
+
+    async fn try_start(&self, from: &[&str]) -> Result<Running, DecapError> {
         let settings = self.settings("b0", from);
         let (lines_in, mut lines) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
@@ -110,8 +126,8 @@ impl World {
             serve(&settings, &mut Lines(lines_in), stopped).await
         });
         match within(lines.recv()).await {
-            Some(first) => Running { first, lines, stop: Some(stop), task },
-            None => panic!("it ended: {:?}", task.await),
+            Some(first) => Ok(Running { first, lines, stop: Some(stop), task }),
+            None => Err(task.await.unwrap().expect_err("it says something where it starts")),
         }
     }
 
