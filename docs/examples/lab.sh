@@ -1,0 +1,98 @@
+#!/bin/sh
+# A small network on one box, to try xlb in: a client, a balancer with two NICs, three backends.
+#
+#   client 10.1.0.1 -- front [balancer] back -- switch -- b1 10.2.0.11, b2 10.2.0.12, b3 10.2.0.13
+#
+# Every backend has the virtual address 203.0.113.10 on its loopback and answers the client
+# directly. Needs root, iproute2, ethtool and python3. Nothing outside of the namespaces is touched.
+#
+#   lab.sh up | down | enter NAME COMMAND...
+set -eu
+
+hosts="b1 b2 b3"
+vip=203.0.113.10
+run=/run/xlb-lab
+
+say() { echo "lab: $*"; }
+
+in_ns() { # NAME COMMAND...: unlike `ip netns exec`, keeps the host's /sys/fs/bpf
+    name=$1
+    shift
+    nsenter --net="/run/netns/xlb-$name" "$@"
+}
+
+make() { # NAME: a namespace where answers may take another way than questions
+    ip netns add "xlb-$1"
+    ip -n "xlb-$1" link set lo up
+    in_ns "$1" sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
+}
+
+wire() { # NAME DEVICE NAME DEVICE: a veth pair that XDP may send into
+    ip -n "xlb-$1" link add "$2" type veth peer name "$4" netns "xlb-$3"
+    # Before either end is up: a veth tells only then whether XDP may redirect to it.
+    settle "$1" "$2"
+    settle "$3" "$4"
+    ip -n "xlb-$1" link set "$2" up
+    ip -n "xlb-$3" link set "$4" up
+}
+
+settle() { # NAME DEVICE: whole checksums, single segments, and a receiver for redirected frames
+    in_ns "$1" ethtool -K "$2" tx off tso off gso off gro on >/dev/null
+}
+
+up() {
+    mkdir -p $run
+    make client
+    make balancer
+    make switch
+    ip -n xlb-switch link add br0 type bridge
+    ip -n xlb-switch link set br0 up
+    wire client eth0 balancer front
+    wire balancer back switch balancer
+    ip -n xlb-switch link set balancer master br0
+    ip -n xlb-client addr add 10.1.0.1/24 dev eth0
+    ip -n xlb-balancer addr add 10.1.0.2/24 dev front
+    ip -n xlb-balancer addr add 10.2.0.2/24 dev back
+    ip -n xlb-client route add default via 10.1.0.2
+    in_ns balancer sysctl -qw net.ipv4.ip_forward=1
+    last=11
+    for host in $hosts; do
+        make $host
+        in_ns $host sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
+        wire $host eth0 switch $host
+        ip -n xlb-switch link set $host master br0
+        ip -n "xlb-$host" addr add 10.2.0.$last/24 dev eth0
+        ip -n "xlb-$host" addr add $vip/32 dev lo
+        ip -n "xlb-$host" route add default via 10.2.0.2
+        last=$((last + 1))
+        mkdir -p $run/$host
+        echo "$host" >$run/$host/index.html
+        in_ns $host python3 -m http.server --directory $run/$host 80 >/dev/null 2>&1 &
+        echo $! >$run/$host.pid
+    done
+    say "up: namespaces xlb-client, xlb-balancer, xlb-b1, xlb-b2, xlb-b3"
+}
+
+down() {
+    for host in $hosts; do
+        [ ! -f $run/$host.pid ] || kill "$(cat $run/$host.pid)" 2>/dev/null || true
+    done
+    for name in client balancer switch $hosts; do
+        ip netns del "xlb-$name" 2>/dev/null || true
+    done
+    rm -rf $run
+    say "down"
+}
+
+case "${1:-}" in
+up) up ;;
+down) down ;;
+enter)
+    shift
+    in_ns "$@"
+    ;;
+*)
+    echo "usage: $0 up | down | enter NAME COMMAND..." >&2
+    exit 2
+    ;;
+esac
