@@ -68,17 +68,17 @@ up() {
         mkdir -p $run/$host
         echo "$host" >$run/$host/index.html
         in_ns $host python3 -m http.server --directory $run/$host 80 >/dev/null 2>&1 &
-        echo $! >$run/$host.pid
     done
     say "up: namespaces xlb-client, xlb-balancer, xlb-b1, xlb-b2, xlb-b3"
 }
 
 down() {
-    for host in $hosts; do
-        [ ! -f $run/$host.pid ] || kill "$(cat $run/$host.pid)" 2>/dev/null || true
-    done
     for name in client balancer switch $hosts; do
-        ip netns del "xlb-$name" 2>/dev/null || true
+        [ -e "/run/netns/xlb-$name" ] || continue
+        # Whatever was started in there ends, too; a running agent detaches.
+        ip netns pids "xlb-$name" | xargs -r kill
+        while [ -n "$(ip netns pids "xlb-$name")" ]; do sleep 0.1; done
+        ip netns del "xlb-$name"
     done
     rm -rf $run
     say "down"
