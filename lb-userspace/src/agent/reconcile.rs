@@ -139,7 +139,8 @@ impl Agent {
     fn next_hop_event(&self, id: BackendId, record: &BackendRecord) {
         let before = self.actual.backends.get(&id).map(|before| before.resolved != 0);
         let now = record.resolved != 0;
-        if before == Some(now) || (before.is_none() && now) {
+        // A new one has lost nothing: its next hop is on its way.
+        if before.is_none() || before == Some(now) {
             return;
         }
         let key = backend_key(record);

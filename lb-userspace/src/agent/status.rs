@@ -15,10 +15,10 @@ use crate::{
         ApiError, BackendState, BackendStatus, BackendTraffic, ErrorKind, HealthStatus,
         InterfaceStatus, NextHopStatus, ServiceStatus, ServiceTraffic, Stats, Status,
     },
-    config::{BackendConfig, NextHop, ServiceConfig},
+    config::{BackendConfig, ServiceConfig},
     dataplane::{self, Counters},
     health::Report,
-    model::{BackendKey, ServiceKey},
+    model::{BackendKey, Forward, ServiceKey},
     network::Resolution,
     plan::backend_key,
 };
@@ -176,14 +176,18 @@ impl<'a> View<'a> {
                 NextHopStatus { mac: Some(mac.to_string()), interface: egress, error: None }
             }
             _ => {
-                let known = matches!(way, Some(Resolution::Resolved { .. }))
-                    || self.agent.config.next_hop != NextHop::Auto;
+                let tunnelled = backend.forward.unwrap_or(service.forward) != Forward::L2;
                 let error = match way {
-                    Some(way) if !known => way.to_string(),
-                    Some(_) => "the outer header has no source address: set source_ipv4 or \
-                                source_ipv6, or give the egress interface an address"
-                        .to_owned(),
                     None => "the kernel hasn't been asked yet".to_owned(),
+                    Some(Resolution::Resolved { egress, .. })
+                        if tunnelled && egress.source.is_none() =>
+                    {
+                        "the outer header has no source address: set source_ipv4 or source_ipv6, \
+                         or give the egress interface an address"
+                            .to_owned()
+                    }
+                    Some(Resolution::Resolved { .. }) => "it is being put in force".to_owned(),
+                    Some(way) => way.to_string(),
                 };
                 NextHopStatus { mac: None, interface: egress, error: Some(error) }
             }

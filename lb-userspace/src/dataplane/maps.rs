@@ -220,20 +220,15 @@ fn mapped<T: Plain>(
     bytes: &mut u64,
 ) -> Result<MappedArray<T>, Error> {
     let data = take_data(object, name, bytes)?;
-    let info = MapInfo::from_id(id(&data)?)
-        .map_err(|error| Error::library(format!("describe the map {name}"), error))?;
+    // By its descriptor: to ask by number takes CAP_SYS_ADMIN.
+    let info =
+        data.info().map_err(|error| Error::library(format!("describe the map {name}"), error))?;
     if info.value_size() as usize != size_of::<T>() || info.max_entries() != len {
         return Err(Error::Object {
             what: format!("map {name} of {len} entries of {} bytes", size_of::<T>()),
         });
     }
     MappedArray::new(name, data.fd(), len)
-}
-
-fn id(data: &MapData) -> Result<u32, Error> {
-    data.info()
-        .map(|info| info.id())
-        .map_err(|error| Error::library("ask the kernel for a map's number", error))
 }
 
 /// Bytes of a map: `memlock` in its descriptor's info.
