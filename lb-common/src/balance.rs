@@ -3,7 +3,7 @@
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
-    flow::Flow,
+    flow::{self, Flow},
     id::{BackendId, ServiceId},
     link::{Link, NetworkProtocol},
     network::Network,
@@ -11,7 +11,7 @@ use crate::{
     rewrite::{self, Inner},
     select,
     tables::Tables,
-    verdict::{DropReason, Outcome, Verdict},
+    verdict::{Outcome, Verdict},
 };
 
 /// Decides what becomes of a frame, and rewrites it where it is forwarded. The content of a frame
@@ -39,17 +39,19 @@ fn journey<N: Network, B: Buffer>(packet: Packet<B>, link: Link, tables: &impl T
         Ok(_) => return Outcome::PASS,
         Err(reason) => return unknown(reason),
     };
-    let flow = match Flow::read(&packet, offset, &header, transport) {
-        Ok(flow) => flow,
+    let ports = match flow::ports(&packet, offset, &header, transport) {
+        Ok(ports) => ports,
         Err(reason) => return unknown(reason),
     };
-    let Some(service) = select::service(vip, &flow, in_force, tables) else {
+    let Some(service) = select::service(vip, transport.protocol, ports, in_force, tables) else {
         return Outcome::PASS;
     };
     let id = ServiceId(service.id);
-    if flow.fragment {
-        return Outcome::refused(DropReason::Fragment, id, BackendId::NONE);
-    }
+    let flags = match flow::flags(&packet, offset, &header, transport) {
+        Ok(flags) => flags,
+        Err(reason) => return Outcome::refused(reason, id, BackendId::NONE),
+    };
+    let flow = Flow { protocol: transport.protocol, ports, flags };
 
     let hash = select::hash(&header, &flow, service, tables);
     let backend = match select::backend(hash, service, tables) {

@@ -75,7 +75,7 @@ fn outer<N: Network, B: Buffer>(
     let at = tags.link_len();
     let Some(header) = N::read(&packet, at) else { return Ok(Decapsulation::Untouched) };
     // A packet for this host: it may have arrived with its last hop.
-    if header.check() == Err(DropReason::Malformed) {
+    if !header.is_well_formed() {
         return Ok(Decapsulation::Untouched);
     }
     let Ok(transport) = header.transport(&packet, at) else {

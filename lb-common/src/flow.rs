@@ -1,14 +1,13 @@
 //! What a packet says of its flow.
 
-use network_types::udp::UdpHdr;
-
 use crate::{
-    network::{Fragment, Network, TCP, Transport, UDP},
+    network::{Fragment, Network, TCP, Transport},
     packet::{Buffer, Packet},
     verdict::DropReason,
 };
 
-const TCP_HEADER_LEN: usize = 20;
+const TCP_HEADER_LEN: u32 = 20;
+const UDP_HEADER_LEN: u32 = 8;
 
 /// TCP's flag bits (RFC 9293 section 3.1).
 pub mod flag {
@@ -29,12 +28,8 @@ pub struct Flow {
     pub protocol: u8,
     /// Source and destination port as they lie in the packet.
     pub ports: u32,
-    /// Destination port, host order.
-    pub destination_port: u16,
     /// TCP's flags; 0 for UDP.
     pub flags: u8,
-    /// The datagram came in pieces, and this is the first.
-    pub fragment: bool,
 }
 
 impl Flow {
@@ -43,58 +38,76 @@ impl Flow {
     pub const fn opens(&self) -> bool {
         self.flags & (flag::SYN | flag::ACK) == flag::SYN
     }
+}
 
-    /// Checks the packet and reads the transport header, for a VIP; the network header is at `offset`.
-    ///
-    /// # Errors
-    /// Every [`DropReason`] that a header can give: the packet's protocol is one that the VIP
-    /// serves, so that it is ours.
-    #[inline(always)]
-    pub fn read<B: Buffer, N: Network>(
-        packet: &Packet<B>,
-        offset: usize,
-        header: &N,
-        transport: Transport,
-    ) -> Result<Self, DropReason> {
-        header.check()?;
-        if !packet.has(offset, header.total_len()) {
-            return Err(DropReason::Truncated);
+/// The destination port of ports as they lie in the packet, host order.
+#[inline(always)]
+pub const fn destination_port(ports: u32) -> u16 {
+    u32::from_be(ports) as u16
+}
+
+/// Source and destination port, as they lie in the packet: what it takes to find the service.
+/// `offset` is the network header's.
+///
+/// # Errors
+/// [`DropReason::Malformed`] where the network header is no guide to them,
+/// [`DropReason::Fragment`] where another fragment has them, [`DropReason::Truncated`].
+#[inline(always)]
+pub fn ports<B: Buffer, N: Network>(
+    packet: &Packet<B>,
+    offset: usize,
+    header: &N,
+    transport: Transport,
+) -> Result<u32, DropReason> {
+    if !header.is_well_formed() {
+        return Err(DropReason::Malformed);
+    }
+    if transport.fragment == Fragment::Later {
+        return Err(DropReason::Fragment);
+    }
+    // As one word, which the hash takes.
+    packet.read(offset + transport.offset).ok_or(DropReason::Truncated)
+}
+
+/// Checks everything else about a packet that belongs to a service, and gives TCP's flags.
+///
+/// # Errors
+/// [`DropReason::Expired`], [`DropReason::Truncated`], [`DropReason::Fragment`] or
+/// [`DropReason::Malformed`].
+#[inline(always)]
+pub fn flags<B: Buffer, N: Network>(
+    packet: &Packet<B>,
+    offset: usize,
+    header: &N,
+    transport: Transport,
+) -> Result<u8, DropReason> {
+    if header.is_expired() {
+        return Err(DropReason::Expired);
+    }
+    if !packet.has(offset, header.total_len()) {
+        return Err(DropReason::Truncated);
+    }
+    if transport.fragment == Fragment::First {
+        return Err(DropReason::Fragment);
+    }
+    let start = offset + transport.offset;
+    // What the network header leaves for the transport.
+    let payload_len = header.total_len().wrapping_sub(transport.offset) as u32;
+    if transport.protocol == TCP {
+        // From the data offset to the urgent pointer.
+        let rest: [u8; 8] = packet.read(start + 12).ok_or(DropReason::Truncated)?;
+        let header_len = u32::from(rest[0] >> 4) * 4;
+        if header_len < TCP_HEADER_LEN || header_len > payload_len {
+            return Err(DropReason::Malformed);
         }
-        if transport.fragment == Fragment::Later {
-            return Err(DropReason::Fragment);
+        Ok(rest[1])
+    } else {
+        // Length and checksum.
+        let rest: [u8; 4] = packet.read(start + 4).ok_or(DropReason::Truncated)?;
+        let len = u32::from(u16::from_be_bytes([rest[0], rest[1]]));
+        if len < UDP_HEADER_LEN || len > payload_len {
+            return Err(DropReason::Malformed);
         }
-        let start = offset + transport.offset;
-        // What the network header leaves for the transport.
-        let payload_len = header.total_len().wrapping_sub(transport.offset) as u32;
-        let fragment = transport.fragment == Fragment::First;
-        if transport.protocol == TCP {
-            let tcp: [u8; TCP_HEADER_LEN] = packet.read(start).ok_or(DropReason::Truncated)?;
-            let header_len = u32::from(tcp[12] >> 4) * 4;
-            if header_len < TCP_HEADER_LEN as u32 || header_len > payload_len && !fragment {
-                return Err(DropReason::Malformed);
-            }
-            Ok(Self {
-                protocol: TCP,
-                ports: u32::from_ne_bytes([tcp[0], tcp[1], tcp[2], tcp[3]]),
-                destination_port: u16::from_be_bytes([tcp[2], tcp[3]]),
-                flags: tcp[13],
-                fragment,
-            })
-        } else {
-            let udp: UdpHdr = packet.read(start).ok_or(DropReason::Truncated)?;
-            let len = u32::from(u16::from_be_bytes(udp.len));
-            if len < UdpHdr::LEN as u32 || len > payload_len && !fragment {
-                return Err(DropReason::Malformed);
-            }
-            let [a, b] = udp.src;
-            let [c, d] = udp.dst;
-            Ok(Self {
-                protocol: UDP,
-                ports: u32::from_ne_bytes([a, b, c, d]),
-                destination_port: u16::from_be_bytes(udp.dst),
-                flags: 0,
-                fragment,
-            })
-        }
+        Ok(0)
     }
 }

@@ -85,14 +85,14 @@ pub trait Network: Sized {
     /// DSCP and ECN.
     fn traffic_class(&self) -> u8;
 
-    /// The header doesn't contradict itself, and the packet may still travel.
-    ///
-    /// # Errors
-    /// [`DropReason::Malformed`] or [`DropReason::Expired`].
-    fn check(&self) -> Result<(), DropReason>;
+    /// The header doesn't contradict itself.
+    fn is_well_formed(&self) -> bool;
 
-    /// Follows the headers up to the transport's; what it says holds once [`Network::check`]
-    /// passed.
+    /// The packet's last hop was before this one.
+    fn is_expired(&self) -> bool;
+
+    /// Follows the headers up to the transport's; what it says holds if the header
+    /// [is well-formed](Network::is_well_formed).
     ///
     /// # Errors
     /// [`DropReason::Truncated`] or [`DropReason::Ipv6Extension`].
@@ -145,12 +145,14 @@ impl Network for Ipv4Hdr {
     }
 
     #[inline(always)]
-    fn check(&self) -> Result<(), DropReason> {
+    fn is_well_formed(&self) -> bool {
         let header_len = header_len(self);
-        if self.vihl >> 4 != 4 || header_len < Self::LEN || self.total_len() < header_len {
-            return Err(DropReason::Malformed);
-        }
-        if self.ttl == 0 { Err(DropReason::Expired) } else { Ok(()) }
+        self.vihl >> 4 == 4 && header_len >= Self::LEN && self.total_len() >= header_len
+    }
+
+    #[inline(always)]
+    fn is_expired(&self) -> bool {
+        self.ttl == 0
     }
 
     #[inline(always)]
@@ -211,11 +213,13 @@ impl Network for Ipv6Hdr {
     }
 
     #[inline(always)]
-    fn check(&self) -> Result<(), DropReason> {
-        if self.vcf[0] >> 4 != 6 {
-            return Err(DropReason::Malformed);
-        }
-        if self.hop_limit == 0 { Err(DropReason::Expired) } else { Ok(()) }
+    fn is_well_formed(&self) -> bool {
+        self.vcf[0] >> 4 == 6
+    }
+
+    #[inline(always)]
+    fn is_expired(&self) -> bool {
+        self.hop_limit == 0
     }
 
     #[inline(always)]

@@ -52,7 +52,7 @@ pub fn toward<B: Buffer>(
     record: &BackendRecord,
 ) -> Result<Packet<B>, DropReason> {
     let kind = Kind::try_from(record.kind).map_err(|_| DropReason::Inconsistent)?;
-    if record.mtu != 0 && kind.outer_len() + inner.len > usize::from(record.mtu) {
+    if kind.outer_len() + inner.len > usize::from(record.mtu) {
         return Err(DropReason::TooBig);
     }
     match kind {

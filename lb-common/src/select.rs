@@ -1,7 +1,7 @@
 //! From a packet to its service, its slot and its backend.
 
 use crate::{
-    flow::Flow,
+    flow::{Flow, destination_port},
     hash::reduce,
     id::BackendId,
     layout::{
@@ -57,17 +57,18 @@ pub fn serves(vip: &VipEntry, protocol: u8) -> bool {
 #[inline(always)]
 pub fn service<'t>(
     vip: &VipEntry,
-    flow: &Flow,
+    protocol: u8,
+    ports: u32,
     in_force: InForce<'_>,
     tables: &'t impl Tables,
 ) -> Option<&'t ServiceEntry> {
-    let key = service_key(vip.id, flow.protocol, flow.destination_port);
+    let key = service_key(vip.id, protocol, destination_port(ports));
     let first = in_force.number * SERVICE_POSITIONS;
     let service = tables.service(first + in_force.half.service_position(key))?;
     if service.key == key && service.id != 0 {
         return Some(service);
     }
-    let any_port = u32::from(vip.any_port[usize::from(flow.protocol == UDP)]);
+    let any_port = u32::from(vip.any_port[usize::from(protocol == UDP)]);
     if any_port == 0 {
         return None;
     }

@@ -231,6 +231,10 @@ fn every_reason_of_the_balancer() {
     assert_eq!(edit(0, &[0x44]), DropReason::Malformed, "header length");
     assert_eq!(edit(2, &[0, 19]), DropReason::Malformed, "total length");
     assert_eq!(edit(8, &[0]), DropReason::Expired);
+    let mut elsewhere = ipv4(VIP4, 6, &[], &tcp(1, 81, 0, &[]));
+    elsewhere[8] = 0;
+    let outcome = run(&l2, &ethernet(&[], 0x0800, &elsewhere)).0;
+    assert_eq!(outcome, Outcome::PASS, "expired, at a port that nobody serves: not ours");
     assert_eq!(edit(6, &[0x20, 0]), DropReason::Fragment, "first");
     assert_eq!(edit(6, &[0, 9]), DropReason::Fragment, "later");
     assert_eq!(edit(32, &[0x40]), DropReason::Malformed, "TCP header length");
@@ -261,6 +265,13 @@ fn every_reason_of_the_balancer() {
     assert_eq!(refused(&tables(BackendRecord::VACANT), &good), DropReason::Inconsistent);
     let narrow = BackendRecord { mtu: 64, ..record(Kind::Ipv4, true) };
     assert_eq!(refused(&tables(narrow), &good), DropReason::TooBig);
+    // A length field says 65,535 bytes at the most: nothing is sent with one that wrapped.
+    let longest = |payload: usize| ipv4(VIP4, 6, &[], &tcp(1, 80, 0, &vec![0; payload]));
+    let whole = tables(record(Kind::Ipv4, true));
+    let fits = ethernet(&[], 0x0800, &longest(65_535 - 20 - 20 - 20));
+    assert!(run(&whole, &fits).0.is_forwarded());
+    let longer = ethernet(&[], 0x0800, &longest(65_535 - 20 - 20 - 19));
+    assert_eq!(refused(&whole, &longer), DropReason::TooBig);
     let mut buffer = MemoryBuffer::new(&good, 8, INGRESS);
     let outcome = balance(Packet::new(&mut buffer), &tables(record(Kind::Ipv4, true)));
     assert_eq!(outcome.reason, Some(DropReason::NoHeadroom));

@@ -12,7 +12,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_common::{
-    flow::Flow,
+    flow,
     hash::{KeySource, reduce},
     layout::{
         BENCH_FRAME_LEN, BackendCounters, BackendRecord, BenchPlan, ClassicService, ClassicVip,
@@ -146,21 +146,22 @@ fn classic_journey<N: Network>(
     let offset = link.tags.link_len();
     let Some(header) = N::read(&packet, offset) else { return Ok(false) };
     let transport = header.transport(&packet, offset)?;
-    let flow = Flow::read(&packet, offset, &header, transport)?;
+    let ports = flow::ports(&packet, offset, &header, transport)?;
+    flow::flags(&packet, offset, &header, transport)?;
     let vip = ClassicVip {
         address: header.destination_address(),
-        port: flow.destination_port,
-        protocol: flow.protocol.into(),
+        port: flow::destination_port(ports),
+        protocol: transport.protocol.into(),
     };
     // SAFETY: the value is only read, and nobody changes it during a run.
     let Some(service) = (unsafe { CLASSIC_VIPS.get(vip) }) else { return Ok(false) };
     let key = ClassicFlow {
         source: header.source_address(),
         destination: vip.address,
-        ports: flow.ports,
-        protocol: flow.protocol.into(),
+        ports,
+        protocol: transport.protocol.into(),
     };
-    let hash = header.flow_hash(&ClassicKeys, flow.ports, flow.protocol);
+    let hash = header.flow_hash(&ClassicKeys, ports, transport.protocol);
     // SAFETY: the value is only read.
     let backend = match unsafe { CLASSIC_FLOWS.get(key) } {
         Some(backend) => *backend,

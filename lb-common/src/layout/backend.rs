@@ -64,8 +64,8 @@ pub struct BackendRecord {
     pub kind: u8,
     /// 1 once the next hop's MAC address is known.
     pub resolved: u8,
-    /// Longest packet (from the outer IP header on) that the way to the backend takes, in bytes;
-    /// 0 is any.
+    /// Longest packet (from the outer IP header on) that the way to the backend takes, in bytes:
+    /// 65,535, the most that a length field says, where it has no other limit.
     pub mtu: u16,
     /// The interface that leads to the backend; 0 is always the one the packet came in by.
     pub egress_ifindex: u32,

@@ -74,8 +74,13 @@ pub fn udp(source: u16, destination: u16, data: &[u8]) -> Vec<u8> {
 /// A resolved backend.
 pub fn record(kind: Kind, inner_is_ipv4: bool) -> BackendRecord {
     let inner = if inner_is_ipv4 { 4 } else { 41 };
-    let mut record =
-        BackendRecord { kind: kind as u8, resolved: 1, macs: MACS, ..BackendRecord::VACANT };
+    let mut record = BackendRecord {
+        kind: kind as u8,
+        resolved: 1,
+        mtu: u16::MAX,
+        macs: MACS,
+        ..BackendRecord::VACANT
+    };
     let ip_len = match kind {
         Kind::L2 => return record,
         Kind::Ipv4 | Kind::GueIpv4 => {

@@ -63,7 +63,7 @@ pub fn build(
     }
     record.macs[..6].copy_from_slice(&route.next_hop.0);
     record.macs[6..].copy_from_slice(&route.source_mac.0);
-    record.mtu = route.mtu;
+    record.mtu = if route.mtu == 0 { u16::MAX } else { route.mtu };
     record.egress_ifindex = route.egress_ifindex;
     record.egress_port = egress_port;
     record.resolved = 1;

@@ -128,6 +128,7 @@ pub(super) fn backend(id: u32, last: u8) -> Change {
     let record = BackendRecord {
         kind: Kind::L2 as u8,
         resolved: 1,
+        mtu: u16::MAX,
         macs: [2, 0, 0, 0, 0, last, 2, 0, 0, 0, 0, 0xfe],
         service: 1,
         generation: id,
