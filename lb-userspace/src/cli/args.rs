@@ -270,7 +270,7 @@ pub enum BackendVerb {
         #[arg(long)]
         weight: u16,
     },
-    /// Give a backend no new flows; the old ones stay
+    /// Give a backend no new flows
     Drain(BackendArg),
     /// Give a drained backend new flows again
     Undrain(BackendArg),
