@@ -11,7 +11,7 @@ use crate::{
     rewrite::{self, Inner},
     select,
     tables::Tables,
-    verdict::{Outcome, Verdict},
+    verdict::{DropReason, Outcome, Verdict},
 };
 
 /// Decides what becomes of a frame, and rewrites it where it is forwarded. The content of a frame
@@ -54,9 +54,12 @@ fn journey<N: Network, B: Buffer>(packet: Packet<B>, link: Link, tables: &impl T
     let flow = Flow { protocol: transport.protocol, ports, flags };
 
     let hash = select::hash(&header, &flow, service, tables);
-    let backend = match select::backend(hash, service, tables) {
-        Ok(backend) => backend,
+    let choice = match select::backend(&header, &flow, hash, service, tables) {
+        Ok(choice) => choice,
         Err(reason) => return Outcome::refused(reason, id, BackendId::NONE),
+    };
+    let Some(backend) = choice.backend() else {
+        return Outcome::refused(DropReason::NoBackend, id, BackendId::NONE);
     };
     let record = match select::record(backend, tables) {
         Ok(record) => record,

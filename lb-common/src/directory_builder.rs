@@ -55,6 +55,8 @@ pub struct Entry {
     pub ring_size: u32,
     /// Which parts of a packet choose its slot.
     pub affinity: Affinity,
+    /// How long in seconds a flow may be quiet and still be one.
+    pub idle_seconds: u32,
 }
 
 /// One half of the tables, ready to copy.
@@ -144,8 +146,9 @@ pub fn build(entries: &[Entry]) -> Result<HalfTables, DirectoryError> {
             ring_start: entry.ring_start,
             ring_size: entry.ring_size,
             id: entry.id,
+            idle_seconds: entry.idle_seconds,
             affinity: entry.affinity as u8,
-            reserved: [0; 11],
+            reserved: [0; 7],
         };
         if services.insert(service.key, service).is_some() {
             return Err(DirectoryError::Duplicate(*entry));
@@ -181,6 +184,7 @@ pub fn read(vips: &[VipEntry], services: &[ServiceEntry]) -> Option<Vec<Entry>> 
             ring_start: service.ring_start,
             ring_size: service.ring_size,
             affinity: Affinity::try_from(service.affinity).ok()?,
+            idle_seconds: service.idle_seconds,
         })
     };
     services.iter().filter(|service| service.key != 0).map(entry).collect()

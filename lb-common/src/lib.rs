@@ -15,6 +15,7 @@ pub mod hash;
 pub mod id;
 pub mod layout;
 pub mod link;
+pub mod moving;
 pub mod network;
 pub mod packet;
 pub mod rewrite;

@@ -5,9 +5,10 @@ use crate::{
     hash::reduce,
     id::BackendId,
     layout::{
-        Affinity, BackendEntry, BackendRecord, Directory, Half, PROTOCOL_TCP, PROTOCOL_UDP,
-        SERVICE_POSITIONS, ServiceEntry, VIP_POSITIONS, VipEntry, service_key,
+        Affinity, BackendEntry, BackendRecord, Directory, FlowKey, Half, PROTOCOL_TCP,
+        PROTOCOL_UDP, SERVICE_POSITIONS, ServiceEntry, VIP_POSITIONS, VipEntry, service_key,
     },
+    moving::{self, Choice, MovingFlow},
     network::{Network, TCP, UDP},
     tables::Tables,
     verdict::DropReason,
@@ -91,23 +92,37 @@ pub fn hash<N: Network>(
     }
 }
 
-/// The backend that owns the hash's slot.
+/// Who takes a packet: the owner of the hash's slot, or, in a moving slot, whom the flow lives
+/// with.
 ///
 /// # Errors
-/// [`DropReason::NoBackend`] for an empty ring or slot; [`DropReason::Inconsistent`] where the
-/// ring names a place outside the tables.
+/// [`DropReason::NoBackend`] where nobody does; [`DropReason::Inconsistent`] where the ring names
+/// a place outside the tables.
 #[inline(always)]
-pub fn backend<T: Tables>(
+pub fn backend<N: Network>(
+    header: &N,
+    flow: &Flow,
     hash: u64,
     service: &ServiceEntry,
-    tables: &T,
-) -> Result<BackendId, DropReason> {
+    tables: &impl Tables,
+) -> Result<Choice, DropReason> {
     if service.ring_size == 0 {
         return Err(DropReason::NoBackend);
     }
     let index = service.ring_start.wrapping_add(reduce(hash, service.ring_size));
     let slot = tables.slot(index).ok_or(DropReason::Inconsistent)?;
-    slot.current().known().ok_or(DropReason::NoBackend)
+    if !slot.is_moving() {
+        return Ok(Choice::stable(slot));
+    }
+    let moving = MovingFlow {
+        key: FlowKey { source: header.source_address(), ports: flow.ports, service: service.id },
+        hash,
+        idle_seconds: service.idle_seconds,
+        protocol: flow.protocol,
+        flags: flow.flags,
+        reserved: 0,
+    };
+    Ok(moving::choose(slot, &moving, tables))
 }
 
 /// The backend's record in force.

@@ -5,7 +5,7 @@
 
 mod frames;
 
-use std::{net::IpAddr, sync::LazyLock};
+use std::net::IpAddr;
 
 use frames::{MACS, TAGS, UDP_DATA, ethernet, ipv4, ipv6, record, tcp, udp};
 use lb_common::{
@@ -33,8 +33,10 @@ fn vip6() -> [u8; 16] {
 
 /// TCP port 80 and any UDP port of both VIPs; one backend of the given record in every slot.
 fn tables(record: BackendRecord) -> MemoryTables {
-    static SERVICES: LazyLock<MemoryTables> = LazyLock::new(services);
-    let mut tables = SERVICES.clone();
+    thread_local! {
+        static SERVICES: MemoryTables = services();
+    }
+    let mut tables = SERVICES.with(Clone::clone);
     tables.slots.fill(Slot::stable(BackendId(1)));
     tables.set_backend(BackendId(1), record);
     tables
@@ -53,6 +55,7 @@ fn services() -> MemoryTables {
                 ring_start: 7 * (id - 1),
                 ring_size: 7,
                 affinity: Affinity::Flow,
+                idle_seconds: 60,
             });
         }
     }

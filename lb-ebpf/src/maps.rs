@@ -2,16 +2,18 @@
 
 use aya_ebpf::{
     Global,
-    bindings::xdp_action,
-    btf_maps::{Array, ArrayOfMaps, DevMap, PerCpuArray},
+    bindings::{BPF_F_NO_PREALLOC, xdp_action},
+    btf_maps::{Array, ArrayOfMaps, DevMap, HashMap, PerCpuArray},
+    helpers::generated::bpf_ktime_get_coarse_ns,
     macros::btf_map,
 };
+use core::ops::Deref;
 use lb_common::{
     hash::KeySource,
     id::BackendId,
     layout::{
-        BackendCounters, BackendEntry, Directory, SERVICE_POSITIONS, ServiceEntry, Slot,
-        TraceRecord, VIP_POSITIONS, VipEntry,
+        BackendCounters, BackendEntry, Directory, FlowCounters, FlowKey, FlowPlace, FlowRecord,
+        FlowWords, SERVICE_POSITIONS, ServiceEntry, Slot, TraceRecord, VIP_POSITIONS, VipEntry,
     },
     tables::Tables,
     verdict::{OUTCOMES, Outcome},
@@ -24,6 +26,7 @@ const MAPPED: usize = 1024;
 const SLOTS: usize = 65_537;
 const BACKENDS: usize = 1_024;
 const PORTS: usize = 64;
+const FLOWS: usize = 1 << 20;
 
 #[btf_map(name = "directory")]
 static DIRECTORY: Array<Directory, 1, MAPPED> = Array::new();
@@ -44,6 +47,12 @@ static EGRESS_PORTS: DevMap<PORTS> = DevMap::new();
 /// Holds nothing: to update a map of maps, the kernel waits for all running programs.
 #[btf_map(name = "grace")]
 static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
+/// Memory is taken as flows come: a table that nobody needs costs its buckets alone.
+#[btf_map(name = "flows")]
+static FLOW_PLACES: HashMap<FlowKey, FlowPlace, FLOWS, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+#[btf_map(name = "flow_counters")]
+static FLOW_COUNTERS: PerCpuArray<FlowCounters, 1> = PerCpuArray::new();
 #[btf_map(name = "trace")]
 static TRACE_RECORDS: Array<TraceRecord, 1> = Array::new();
 
@@ -54,6 +63,13 @@ static HASH_KEYS: HashKeys = HashKeys([const { Global::new(0) }; 12]);
 /// removes the code.
 #[unsafe(no_mangle)]
 static TRACE: Global<u32> = Global::new(0);
+
+/// Records that each CPU makes of opening flows in a second, and of others; set when the program
+/// is loaded.
+#[unsafe(no_mangle)]
+static OPENING_BUDGET: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static OTHERS_BUDGET: Global<u32> = Global::new(0);
 
 /// A [`lb_common::hash::Keys`] in read-only data.
 #[repr(transparent)]
@@ -98,6 +114,59 @@ impl Tables for Maps {
     #[inline(always)]
     fn backend(&self, id: BackendId) -> Option<&BackendEntry> {
         BACKEND_ENTRIES.get(id.0)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: the helper takes nothing. Its clock is the kernel's tick's, read without a
+        // look at the hardware.
+        (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<impl Deref<Target = FlowPlace>> {
+        // SAFETY: the place is read and written by whole words. One that is deleted meanwhile
+        // stays readable until the run is over, and a write to it then is lost, as late.
+        unsafe { FLOW_PLACES.get(key) }
+    }
+
+    #[inline(always)]
+    fn remember(&self, key: &FlowKey, record: FlowRecord, opens: bool) -> bool {
+        let Some(counters) = FLOW_COUNTERS.get_ptr_mut(0) else { return false };
+        // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
+        let counters = unsafe { &mut *counters };
+        if counters.second != record.seen {
+            counters.second = record.seen;
+            counters.opening_in_second = 0;
+            counters.others_in_second = 0;
+        }
+        if opens {
+            if counters.opening_in_second >= OPENING_BUDGET.load() {
+                counters.over_budget_opening += 1;
+                return false;
+            }
+            counters.opening_in_second += 1;
+        } else {
+            if counters.others_in_second >= OTHERS_BUDGET.load() {
+                counters.over_budget += 1;
+                return false;
+            }
+            counters.others_in_second += 1;
+        }
+        if FLOW_PLACES.insert(key, FlowPlace::from(FlowWords::from(record)), 0).is_err() {
+            counters.table_full += 1;
+            return false;
+        }
+        counters.recorded += 1;
+        true
+    }
+
+    #[inline(always)]
+    fn count_picked_anew(&self) {
+        if let Some(counters) = FLOW_COUNTERS.get_ptr_mut(0) {
+            // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
+            unsafe { (*counters).picked_anew += 1 };
+        }
     }
 }
 

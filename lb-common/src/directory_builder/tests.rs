@@ -6,7 +6,16 @@ use super::*;
 
 fn entry(vip: IpAddr, port: Option<u16>, transport: Transport, id: u32) -> Entry {
     let ring_start = id * 10;
-    Entry { vip, port, transport, id, ring_start, ring_size: 7, affinity: Affinity::Source }
+    Entry {
+        vip,
+        port,
+        transport,
+        id,
+        ring_start,
+        ring_size: 7,
+        affinity: Affinity::Source,
+        idle_seconds: 60,
+    }
 }
 
 /// The look-up as the packet path does it.

@@ -87,8 +87,10 @@ pub struct BackendRecord {
     pub address: [u8; 16],
     /// The backend's port, host order; 0 where the packet's port stays.
     pub port: u16,
+    /// 1 while packets of its flows may be sent to it: it is healthy or drains.
+    pub alive: u8,
     /// Zero.
-    pub reserved: [u8; 14],
+    pub reserved: [u8; 13],
 }
 
 impl BackendRecord {
@@ -107,7 +109,8 @@ impl BackendRecord {
         generation: 0,
         address: [0; 16],
         port: 0,
-        reserved: [0; 14],
+        alive: 0,
+        reserved: [0; 13],
     };
 }
 
@@ -150,5 +153,5 @@ const _: () = {
     assert!(offset_of!(BackendRecord, service) == 88);
     assert!(offset_of!(BackendRecord, address) == 96);
     assert!(offset_of!(BackendRecord, port) == 112);
-    assert!(offset_of!(BackendRecord, reserved) + 14 == 128);
+    assert!(offset_of!(BackendRecord, reserved) + 13 == 128);
 };

@@ -114,10 +114,12 @@ pub struct ServiceEntry {
     pub ring_size: u32,
     /// Number of the service, a [`crate::id::ServiceId`].
     pub id: u32,
+    /// How long in seconds a flow may be quiet and still be one; at least 1.
+    pub idle_seconds: u32,
     /// An [`Affinity`].
     pub affinity: u8,
     /// Zero.
-    pub reserved: [u8; 11],
+    pub reserved: [u8; 7],
 }
 
 /// A service's key: VIP number, protocol number (6 or 17) and port (0 for any), packed.

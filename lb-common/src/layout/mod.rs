@@ -7,6 +7,7 @@ mod backend;
 mod bench;
 mod counters;
 mod directory;
+mod flow;
 mod slot;
 mod trace;
 
@@ -17,17 +18,21 @@ pub use directory::{
     Affinity, Directory, FAMILY_V4, FAMILY_V6, Half, PILOTS, PROTOCOL_TCP, PROTOCOL_UDP,
     SERVICE_POSITIONS, ServiceEntry, VIP_POSITIONS, VipEntry, service_key,
 };
-pub use slot::Slot;
+pub use flow::{FlowCounters, FlowKey, FlowPlace, FlowRecord, FlowState, FlowWords, Owner};
+pub use slot::{BACKEND_NUMBERS, Slot};
 pub use trace::TraceRecord;
 
 #[cfg(any(test, feature = "std"))]
 pub(crate) use directory::bucket;
 
 /// The version of all the layouts in this module, kept in [`Directory::version`].
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Marks types that are plain memory: every bit pattern is a value, and no byte is padding.
 ///
 /// # Safety
 /// The type is `repr(C)`, holds only integers and arrays of them, and has no implicit padding.
 pub unsafe trait Plain: Copy + 'static {}
+
+// SAFETY: every bit pattern is an integer.
+unsafe impl Plain for u32 {}

@@ -1,13 +1,20 @@
 //! Tables and frames in plain memory, for running the packet path on the host.
 
-use core::cell::Cell;
+use core::{
+    cell::{Cell, RefCell},
+    ops::Deref,
+};
+use std::{collections::BTreeMap, rc::Rc};
 
 use super::Tables;
 use crate::{
     directory_builder::{DirectoryError, Entry, build},
     hash::{KeySource, Keys},
     id::BackendId,
-    layout::{BackendEntry, BackendRecord, Directory, ServiceEntry, Slot, VERSION, VipEntry},
+    layout::{
+        BackendEntry, BackendRecord, Directory, FlowKey, FlowPlace, FlowRecord, FlowWords,
+        ServiceEntry, Slot, VERSION, VipEntry,
+    },
     packet::Buffer,
 };
 
@@ -26,6 +33,14 @@ pub struct MemoryTables {
     pub slots: Vec<Slot>,
     /// The backend table.
     pub backends: Vec<BackendEntry>,
+    /// What the clock says, in seconds.
+    pub now: u32,
+    /// Records of flows.
+    pub flows: RefCell<BTreeMap<FlowKey, Rc<FlowPlace>>>,
+    /// How many more records there may be of opening flows, and of others.
+    pub budget: (Cell<u32>, Cell<u32>),
+    /// Records whose backend was dead or gone.
+    pub picked_anew: Cell<u32>,
 }
 
 impl MemoryTables {
@@ -51,7 +66,21 @@ impl MemoryTables {
             services: entries,
             slots: vec![Slot::default(); slots.unwrap_or(0) as usize],
             backends: Vec::new(),
+            now: 0,
+            flows: RefCell::default(),
+            budget: (Cell::new(u32::MAX), Cell::new(u32::MAX)),
+            picked_anew: Cell::new(0),
         })
+    }
+
+    /// Every record.
+    pub fn records(&self) -> Vec<(FlowKey, FlowRecord)> {
+        self.flows.borrow().iter().map(|(key, place)| (*key, place.get())).collect()
+    }
+
+    /// The backends that are in the tables.
+    pub fn backend_mut(&mut self, id: BackendId) -> &mut BackendRecord {
+        &mut self.backends[id.0 as usize].records[0]
     }
 
     /// Puts a record in force.
@@ -87,6 +116,27 @@ impl Tables for MemoryTables {
 
     fn backend(&self, id: BackendId) -> Option<&BackendEntry> {
         self.backends.get(id.0 as usize)
+    }
+
+    fn now(&self) -> u32 {
+        self.now
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<impl Deref<Target = FlowPlace>> {
+        self.flows.borrow().get(key).cloned()
+    }
+
+    fn remember(&self, key: &FlowKey, record: FlowRecord, opens: bool) -> bool {
+        let budget = if opens { &self.budget.0 } else { &self.budget.1 };
+        let Some(left) = budget.get().checked_sub(1) else { return false };
+        budget.set(left);
+        let place = Rc::new(FlowPlace::from(FlowWords::from(record)));
+        self.flows.borrow_mut().insert(*key, place);
+        true
+    }
+
+    fn count_picked_anew(&self) {
+        self.picked_anew.set(self.picked_anew.get() + 1);
     }
 }
 

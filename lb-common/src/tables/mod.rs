@@ -1,10 +1,14 @@
 //! The one seam between the packet path and where its tables live: kernel maps in production,
 //! mapped memory in the agent, plain collections in tests.
 
+use core::ops::Deref;
+
 use crate::{
     hash::KeySource,
     id::BackendId,
-    layout::{BackendEntry, Directory, ServiceEntry, Slot, VipEntry},
+    layout::{
+        BackendEntry, Directory, FlowKey, FlowPlace, FlowRecord, ServiceEntry, Slot, VipEntry,
+    },
 };
 
 /// Look-ups of the packet path. `None` is an index past the end of a table.
@@ -26,6 +30,19 @@ pub trait Tables {
 
     /// A backend's place.
     fn backend(&self, id: BackendId) -> Option<&BackendEntry>;
+
+    /// Seconds of the clock that records name, which never goes back.
+    fn now(&self) -> u32;
+
+    /// A flow's record.
+    fn flow(&self, key: &FlowKey) -> Option<impl Deref<Target = FlowPlace>>;
+
+    /// Remembers a flow, unless the budget is spent or the table full. `opens`: its first packet
+    /// opened it; such flows, which anybody can forge, have a budget of their own.
+    fn remember(&self, key: &FlowKey, record: FlowRecord, opens: bool) -> bool;
+
+    /// A record's backend was dead or gone, and another one took its place.
+    fn count_picked_anew(&self);
 }
 
 #[cfg(any(test, feature = "std"))]

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     config::{BackendConfig, NextHop, ServiceConfig},
-    model::{Backend, BackendKey, Desired, MacAddress, Route, Service},
+    model::{Backend, BackendKey, Desired, MacAddress, Protocol, Route, Service},
     network::{Interfaces, Resolution},
 };
 
@@ -24,29 +24,53 @@ pub struct Frames {
     pub interfaces: Vec<String>,
 }
 
-/// What shall be. `live_permille` tells the part of its weight that a backend serves now.
+/// What a backend does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// The part of its weight that it serves of new flows, in thousandths.
+    pub permille: u16,
+    /// Its open flows are served.
+    pub alive: bool,
+}
+
+/// What shall be. `live` tells what a backend does now.
 pub fn desired(
     services: &[ServiceConfig],
     frames: &Frames,
     ways: &BTreeMap<IpAddr, Resolution>,
     interfaces: &Interfaces,
-    live_permille: impl Fn(&ServiceConfig, BackendKey) -> u16,
+    live: impl Fn(&ServiceConfig, BackendKey) -> Live,
 ) -> Desired {
-    let backend = |service: &ServiceConfig, backend: &BackendConfig| Backend {
-        key: backend.key,
-        weight: backend.weight,
-        live_permille: live_permille(service, backend.key),
-        forward: backend.forward.unwrap_or(service.forward),
-        route: frames.route(backend, ways.get(&backend.key.address), interfaces),
+    let backend = |service: &ServiceConfig, backend: &BackendConfig| {
+        let live = live(service, backend.key);
+        Backend {
+            key: backend.key,
+            weight: backend.weight,
+            live_permille: live.permille,
+            alive: live.alive,
+            forward: backend.forward.unwrap_or(service.forward),
+            route: frames.route(backend, ways.get(&backend.key.address), interfaces),
+        }
     };
     let service = |service: &ServiceConfig| Service {
         name: service.name.clone(),
         key: service.key,
         affinity: service.affinity,
+        idle_seconds: idle_seconds(service),
         ring_size: service.ring_size,
         backends: service.backends.iter().map(|b| backend(service, b)).collect(),
     };
     Desired { services: services.iter().map(service).collect() }
+}
+
+/// How long a flow of the service may be quiet and still be one, in whole seconds, at least 1.
+pub fn idle_seconds(service: &ServiceConfig) -> u32 {
+    let idle = match service.key.protocol {
+        Protocol::Tcp => service.tcp_idle,
+        Protocol::Udp => service.udp_timeout,
+    };
+    let seconds = idle.as_secs() + u64::from(idle.subsec_nanos() > 0);
+    seconds.clamp(1, u32::MAX.into()) as u32
 }
 
 impl Frames {

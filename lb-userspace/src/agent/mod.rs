@@ -35,6 +35,7 @@ use crate::{
     plan::Actual,
     state::{Effective, State},
 };
+pub use desired::idle_seconds;
 use reload::ConfigWatch;
 pub use start::{Settings, capacity, room};
 

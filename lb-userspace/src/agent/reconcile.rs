@@ -6,7 +6,7 @@ use lb_common::{id::BackendId, layout::BackendRecord};
 
 use super::{
     Agent,
-    desired::{Frames, desired},
+    desired::{Frames, Live, desired},
 };
 use crate::{
     api::EventKind,
@@ -62,15 +62,12 @@ impl Agent {
         serving
     }
 
-    /// The part of its weight that a backend serves now, in thousandths.
-    pub(super) fn live_permille(&self, service: &ServiceConfig, backend: BackendKey) -> u16 {
-        if self.is_draining(&service.name, backend) {
-            return 0;
-        }
-        match self.health.report(service.key, backend) {
-            Some(report) if report.healthy != Some(true) => 0,
-            _ => FULL,
-        }
+    /// What a backend does now.
+    pub(super) fn live(&self, service: &ServiceConfig, backend: BackendKey) -> Live {
+        let report = self.health.report(service.key, backend);
+        let alive = report.is_none_or(|report| report.healthy == Some(true));
+        let takes_new = alive && !self.is_draining(&service.name, backend);
+        Live { permille: if takes_new { FULL } else { 0 }, alive }
     }
 
     pub(super) fn is_draining(&self, service: &str, backend: BackendKey) -> bool {
@@ -113,7 +110,7 @@ impl Agent {
             &frames,
             &self.ways.borrow(),
             &self.interfaces.borrow(),
-            |service, backend| self.live_permille(service, backend),
+            |service, backend| self.live(service, backend),
         );
         let changes = match plan(&desired, &self.actual) {
             Ok(changes) => changes,

@@ -137,6 +137,7 @@ async fn prepare(settings: &Settings, config: Config) -> anyhow::Result<Prepared
         object: objects::BALANCER.to_vec(),
         pin_path: Some(config.pin_path.clone()),
         capacity: capacity(&effective.services),
+        flow_capacity: config.flow_capacity,
         keys: Keys::from_seed(seed),
         trace: false,
     })?;

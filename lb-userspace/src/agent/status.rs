@@ -44,8 +44,8 @@ impl Agent {
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             config_file: self.config_path.display().to_string(),
             interfaces,
-            maps_bytes: self.plane.map_bytes(),
-            flow_capacity: self.config.flow_capacity.into(),
+            maps_bytes: self.plane.map_bytes().map_err(failed)?,
+            flow_capacity: self.plane.flow_capacity().into(),
             services,
             reloads_ok_total: self.reloads_ok,
             reloads_failed_total: self.reloads_failed,
@@ -135,7 +135,7 @@ impl<'a> View<'a> {
         let report = self.agent.health.report(service.key, backend.key);
         let next_hop = self.next_hop(service, backend);
         let draining = self.agent.is_draining(&service.name, backend.key);
-        let live_permille = self.agent.live_permille(service, backend.key);
+        let live_permille = self.agent.live(service, backend.key).permille;
         let state = match report.as_ref().map(|report| report.healthy) {
             _ if draining => BackendState::Draining,
             Some(Some(false)) => BackendState::Unhealthy,

@@ -89,11 +89,15 @@ fn filled(desired: &Desired) -> anyhow::Result<(DataPlane, Actual)> {
     Ok((plane, actual))
 }
 
+/// Flows that there is room for, as in a balancer whose config says nothing of it.
+const FLOW_CAPACITY: u32 = 1_000_000;
+
 fn open(capacity: Capacity) -> anyhow::Result<DataPlane> {
     Ok(DataPlane::open(Options {
         object: objects::BALANCER.to_vec(),
         pin_path: None,
         capacity,
+        flow_capacity: FLOW_CAPACITY,
         keys: Keys::from_seed(0x5eed_5eed_5eed_5eed),
         trace: false,
     })?)
@@ -103,7 +107,7 @@ fn open(capacity: Capacity) -> anyhow::Result<DataPlane> {
 fn memory() -> anyhow::Result<Memory> {
     let (services, backends) = FULL_HOUSE;
     let capacity = room(services * scene::RING_SIZE, services as usize * backends);
-    Ok(Memory::new(services, capacity, open(capacity)?.map_bytes()))
+    Ok(Memory::new(services, capacity, open(capacity)?.map_bytes()?))
 }
 
 fn ring_build() -> RingBuild {

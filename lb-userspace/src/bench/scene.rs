@@ -72,6 +72,7 @@ fn service(number: u8, vip: IpAddr, protocol: Protocol, mode: Mode) -> Service {
         name: format!("{protocol}-{}-{number}", mode.name()),
         key: ServiceKey { vip, port: Some(PORT), protocol },
         affinity: Affinity::Flow,
+        idle_seconds: 900,
         ring_size: Some(RING_SIZE),
         backends: (1..=BACKENDS).map(|n| backend(number, n as u8, vip.is_ipv6(), mode)).collect(),
     }
@@ -93,6 +94,7 @@ fn backend(service: u8, number: u8, vip_is_v6: bool, mode: Mode) -> Backend {
         key: BackendKey { address, port: None },
         weight: 100,
         live_permille: 1000,
+        alive: true,
         forward: mode.forward(),
         route: Some(Route {
             next_hop: MacAddress([2, 0, 0, 1, service, number]),

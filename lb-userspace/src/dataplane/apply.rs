@@ -21,11 +21,9 @@ impl DataPlane {
     pub(crate) fn apply(&mut self, change: &Change) -> Result<(), Error> {
         match change {
             Change::SetPort { port, ifindex } => self.maps.set_port(*port, *ifindex),
-            Change::ClearPort { port } => {
-                sys::delete_entry(&self.maps.ports_fd, *port).map_err(|error| {
-                    Error::kernel(format!("clear entry {port} of the map ports"), error)
-                })
-            }
+            Change::ClearPort { port } => sys::delete(&self.maps.ports_fd, port).map_err(|error| {
+                Error::kernel(format!("clear entry {port} of the map ports"), error)
+            }),
             Change::SetBackend { id, record } => {
                 if self.record(*id)?.kind == 0 {
                     self.clear_counters(*id)?;

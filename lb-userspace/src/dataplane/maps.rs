@@ -1,15 +1,19 @@
 //! The program's maps, typed: what they are called, what they hold, how long they are.
 
-use std::{fs, os::fd::AsRawFd as _, path::Path};
+use std::{
+    fs,
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
+    path::Path,
+};
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, ArrayOfMaps, DevMap, Map, MapData, MapInfo, PerCpuArray, PerCpuValues},
+    maps::{Array, ArrayOfMaps, DevMap, HashMap, Map, MapData, MapInfo, PerCpuArray, PerCpuValues},
 };
 use lb_common::{
     layout::{
-        BackendCounters, BackendEntry, Directory, Plain, SERVICE_POSITIONS, ServiceEntry, Slot,
-        TraceRecord, VIP_POSITIONS, VipEntry,
+        BackendCounters, BackendEntry, Directory, FlowCounters, FlowKey, FlowWords, Plain,
+        SERVICE_POSITIONS, ServiceEntry, Slot, TraceRecord, VIP_POSITIONS, VipEntry,
     },
     verdict::OUTCOMES,
 };
@@ -35,10 +39,11 @@ enum Length {
     Slots,
     Backends,
     Ports,
+    Flows,
 }
 
 /// Every pinned map: its name, the bytes of a value, its length.
-const SHAPES: [(&str, usize, Length); 9] = [
+const SHAPES: [(&str, usize, Length); 11] = [
     ("directory", size_of::<Directory>(), Length::Fixed(1)),
     ("vips", size_of::<VipEntry>(), Length::Fixed(2 * VIP_POSITIONS)),
     ("services", size_of::<ServiceEntry>(), Length::Fixed(2 * SERVICE_POSITIONS)),
@@ -47,6 +52,8 @@ const SHAPES: [(&str, usize, Length); 9] = [
     ("backend_counters", size_of::<BackendCounters>(), Length::Backends),
     ("outcomes", size_of::<u64>(), Length::Fixed(OUTCOMES as u32)),
     ("ports", PORT_BYTES as usize, Length::Ports),
+    ("flows", size_of::<FlowWords>(), Length::Flows),
+    ("flow_counters", size_of::<FlowCounters>(), Length::Fixed(1)),
     ("grace", size_of::<u32>(), Length::Fixed(1)),
 ];
 
@@ -60,25 +67,29 @@ pub(super) struct Maps {
     pub(super) backend_counters: PerCpuArray<MapData, Value<BackendCounters>>,
     pub(super) outcomes: PerCpuArray<MapData, u64>,
     pub(super) ports: DevMap<MapData>,
-    pub(super) ports_fd: std::os::fd::OwnedFd,
+    pub(super) ports_fd: OwnedFd,
+    pub(super) flows: HashMap<MapData, Value<FlowKey>, Value<FlowWords>>,
+    pub(super) flows_fd: OwnedFd,
+    pub(super) flow_counters: PerCpuArray<MapData, Value<FlowCounters>>,
     pub(super) trace: Array<MapData, Value<TraceRecord>>,
     grace: ArrayOfMaps<MapData, Array<MapData, u32>>,
     grace_inner: Array<MapData, u32>,
-    /// Bytes that the kernel has allocated for the maps.
-    pub(super) bytes: u64,
+    /// Bytes that the kernel has allocated for the maps but `flows`.
+    bytes: u64,
 }
 
 /// The maps pinned in a directory and the length that each shall have, by name.
-pub(super) fn pinned(capacity: Capacity) -> impl Iterator<Item = (&'static str, u32)> {
-    SHAPES.into_iter().map(move |(name, _, length)| (name, length.of(capacity)))
+pub(super) fn pinned(capacity: Capacity, flows: u32) -> impl Iterator<Item = (&'static str, u32)> {
+    SHAPES.into_iter().map(move |(name, _, length)| (name, length.of(capacity, flows)))
 }
 
-/// How much the maps pinned in a directory hold.
+/// How much the maps pinned in a directory hold, and how many flows.
 ///
 /// # Errors
 /// What differs from what this xlb makes, in words.
-pub(super) fn pinned_capacity(directory: &Path) -> Result<Capacity, String> {
+pub(super) fn pinned_capacity(directory: &Path) -> Result<(Capacity, u32), String> {
     let mut capacity = Capacity::default();
+    let mut flows = 0;
     for (name, bytes, length) in SHAPES {
         let info = MapInfo::from_pin(directory.join(name))
             .map_err(|error| format!("the map {name} can't be opened ({error})"))?;
@@ -98,18 +109,20 @@ pub(super) fn pinned_capacity(directory: &Path) -> Result<Capacity, String> {
             }
             Length::Backends => capacity.backends = len,
             Length::Ports => capacity.ports = len,
+            Length::Flows => flows = len,
         }
     }
-    Ok(capacity)
+    Ok((capacity, flows))
 }
 
 impl Length {
-    fn of(self, capacity: Capacity) -> u32 {
+    fn of(self, capacity: Capacity, flows: u32) -> u32 {
         match self {
             Self::Fixed(len) => len,
             Self::Slots => capacity.slots,
             Self::Backends => capacity.backends,
             Self::Ports => capacity.ports,
+            Self::Flows => flows,
         }
     }
 }
@@ -122,9 +135,10 @@ impl Maps {
     pub(super) fn take(object: &mut Ebpf, capacity: Capacity) -> Result<Self, Error> {
         let mut bytes = 0;
         let ports = take_data(object, "ports", &mut bytes)?;
-        let ports_fd = std::os::fd::AsFd::as_fd(ports.fd())
-            .try_clone_to_owned()
-            .map_err(|error| Error::kernel("keep the map ports open", error))?;
+        let ports_fd = keep_open(&ports, "ports")?;
+        // It grows and shrinks: asked for when it is told.
+        let flows = take_data(object, "flows", &mut 0)?;
+        let flows_fd = keep_open(&flows, "flows")?;
         Ok(Self {
             directory: mapped(object, "directory", 1, &mut bytes)?,
             vips: mapped(object, "vips", 2 * VIP_POSITIONS, &mut bytes)?,
@@ -135,6 +149,9 @@ impl Maps {
             outcomes: typed(object, "outcomes", &mut bytes)?,
             ports: kind("ports", Map::DevMap(ports).try_into())?,
             ports_fd,
+            flows: kind("flows", Map::HashMap(flows).try_into())?,
+            flows_fd,
+            flow_counters: typed(object, "flow_counters", &mut bytes)?,
             trace: typed(object, "trace", &mut bytes)?,
             grace: typed(object, "grace", &mut bytes)?,
             grace_inner: Array::create(1, 0)
@@ -153,7 +170,13 @@ impl Maps {
             .map_err(|error| Error::library("wait for running programs by the map grace", error))
     }
 
-    /// Copies everything into maps that are no smaller: tables, counters and the device map.
+    /// Bytes that the kernel has allocated for the maps.
+    pub(super) fn bytes(&self) -> Result<u64, Error> {
+        Ok(self.bytes + allocated(&self.flows_fd)?)
+    }
+
+    /// Copies everything into maps that are no smaller: tables, counters and the device map. The
+    /// flow table is shared, not copied.
     pub(super) fn copy_into(&self, new: &mut Self) -> Result<(), Error> {
         new.vips.copy_from(&self.vips)?;
         new.services.copy_from(&self.services)?;
@@ -166,7 +189,8 @@ impl Maps {
             }
         }
         copy_counters(&self.backend_counters, &mut new.backend_counters)?;
-        copy_counters(&self.outcomes, &mut new.outcomes)
+        copy_counters(&self.outcomes, &mut new.outcomes)?;
+        copy_counters(&self.flow_counters, &mut new.flow_counters)
     }
 
     /// The interface at an entry of the device map.
@@ -192,13 +216,20 @@ impl Maps {
 fn take_data(object: &mut Ebpf, name: &'static str, bytes: &mut u64) -> Result<MapData, Error> {
     let missing = || Error::Object { what: format!("map {name} of the kind that it should be") };
     let data = match object.take_map(name).ok_or_else(missing)? {
-        Map::Array(data) | Map::PerCpuArray(data) | Map::DevMap(data) | Map::ArrayOfMaps(data) => {
-            data
-        }
+        Map::Array(data)
+        | Map::PerCpuArray(data)
+        | Map::DevMap(data)
+        | Map::ArrayOfMaps(data)
+        | Map::HashMap(data) => data,
         _ => return Err(missing()),
     };
-    *bytes += allocated(&data)?;
+    *bytes += allocated(data.fd())?;
     Ok(data)
+}
+
+fn keep_open(data: &MapData, name: &str) -> Result<OwnedFd, Error> {
+    let descriptor = data.fd().as_fd().try_clone_to_owned();
+    descriptor.map_err(|error| Error::kernel(format!("keep the map {name} open"), error))
 }
 
 fn typed<M>(object: &mut Ebpf, name: &'static str, bytes: &mut u64) -> Result<M, Error>
@@ -232,8 +263,8 @@ fn mapped<T: Plain>(
 }
 
 /// Bytes of a map: `memlock` in its descriptor's info.
-fn allocated(data: &MapData) -> Result<u64, Error> {
-    let descriptor = std::os::fd::AsFd::as_fd(data.fd()).as_raw_fd();
+fn allocated(map: impl AsFd) -> Result<u64, Error> {
+    let descriptor = map.as_fd().as_raw_fd();
     let path = format!("/proc/self/fdinfo/{descriptor}");
     let text =
         fs::read_to_string(&path).map_err(|error| Error::kernel(format!("read {path}"), error))?;

@@ -10,6 +10,7 @@ mod bench;
 mod counters;
 mod decap;
 mod error;
+mod flows;
 mod maps;
 mod memory;
 mod pins;
@@ -22,6 +23,7 @@ mod xdp_state;
 
 use std::{
     collections::BTreeSet,
+    ops::Deref,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
@@ -34,13 +36,21 @@ use lb_common::{
     directory_builder,
     hash::Keys,
     id::BackendId,
-    layout::{BackendEntry, Directory, ServiceEntry, Slot, VERSION, VipEntry},
+    layout::{
+        BackendEntry, Directory, FlowKey, FlowPlace, FlowRecord, ServiceEntry, Slot, VERSION,
+        VipEntry,
+    },
     tables::Tables,
 };
 
 #[cfg(test)]
 pub(crate) use self::attach::Mode;
-use self::{attach::Links, counters::Carried, maps::Maps, pins::Pins};
+use self::{
+    attach::Links,
+    counters::Carried,
+    maps::{Maps, Value},
+    pins::Pins,
+};
 pub(crate) use self::{
     attach::{AttachMode, Attached},
     bench::{Bench, UnderTest},
@@ -65,6 +75,8 @@ pub(crate) struct Options {
     pub(crate) pin_path: Option<PathBuf>,
     /// The least that the maps shall hold. Pinned ones that hold more keep it.
     pub(crate) capacity: Capacity,
+    /// Flows that are remembered at the most. A pinned table keeps its size.
+    pub(crate) flow_capacity: u32,
     /// Keys of the flow hash.
     pub(crate) keys: Keys,
     /// Record the outcome of each packet, for [`DataPlane::test_run`].
@@ -80,6 +92,8 @@ pub(crate) struct DataPlane {
     program: Program,
     maps: Maps,
     capacity: Capacity,
+    /// Flows that are remembered at the most.
+    flow_capacity: u32,
     links: Links,
     /// Backends whose other record a running program may still read.
     recent_backends: BTreeSet<BackendId>,
@@ -122,26 +136,33 @@ impl DataPlane {
     fn start(options: Options, pins: Option<Pins>) -> Result<Self, Error> {
         let capacity = options.capacity;
         let tables = pins.as_ref().map(Pins::new_tables).transpose()?;
-        let (program, mut maps) = load(&options, tables.as_deref(), capacity)?;
+        let flows = options.flow_capacity;
+        let (program, mut maps) = load(&options, tables.as_deref(), capacity, flows)?;
         init(&mut maps)?;
         if let (Some(pins), Some(tables)) = (&pins, &tables) {
             pins.set_tables(tables)?;
         }
-        Ok(Self::new(options, pins, program, maps, capacity))
+        Ok(Self::new(options, pins, program, maps, (capacity, flows)))
     }
 
     /// With the maps that are pinned.
     fn take_over(options: Options, pins: Pins, tables: &Path) -> Result<Self, Error> {
         let incompatible =
             |what: String| Error::Incompatible { path: pins.path().to_owned(), what };
-        let capacity = maps::pinned_capacity(tables).map_err(incompatible)?;
+        let (capacity, flows) = maps::pinned_capacity(tables).map_err(incompatible)?;
         pins.remove_leftovers()?;
-        let (program, maps) = load(&options, Some(tables), capacity)?;
+        let (program, maps) = load(&options, Some(tables), capacity, flows)?;
         let found = maps.directory.read(0)?.version;
         if found != VERSION {
             return Err(incompatible(format!("their layout has version {found}, not {VERSION}")));
         }
-        let mut plane = Self::new(options, Some(pins), program, maps, capacity);
+        let mut plane = Self::new(options, Some(pins), program, maps, (capacity, flows));
+        if flows != plane.options.flow_capacity {
+            plane.notices.push(format!(
+                "the flow table has room for {flows} flows and keeps it while it is pinned: \
+                 flow_capacity takes effect when xlb starts without pinned maps"
+            ));
+        }
         // Also for what a former agent wrote last.
         plane.grace()?;
         Ok(plane)
@@ -152,7 +173,7 @@ impl DataPlane {
         pins: Option<Pins>,
         program: Program,
         maps: Maps,
-        capacity: Capacity,
+        (capacity, flow_capacity): (Capacity, u32),
     ) -> Self {
         Self {
             options,
@@ -160,6 +181,7 @@ impl DataPlane {
             program,
             maps,
             capacity,
+            flow_capacity,
             links: Links::default(),
             recent_backends: BTreeSet::new(),
             recent_directory: false,
@@ -183,7 +205,14 @@ impl DataPlane {
             ports: capacity.ports.max(self.capacity.ports),
         };
         let tables = self.pins.as_ref().map(Pins::new_tables).transpose()?;
-        let (program, mut maps) = load(&self.options, tables.as_deref(), capacity)?;
+        if let Some(tables) = &tables {
+            // The program finds it there, with all that it holds.
+            let path = tables.join("flows");
+            sys::pin(&self.maps.flows_fd, &path)
+                .map_err(|error| Error::kernel(format!("pin {}", path.display()), error))?;
+        }
+        let flows = self.flow_capacity;
+        let (program, mut maps) = load(&self.options, tables.as_deref(), capacity, flows)?;
         self.maps.copy_into(&mut maps)?;
         let copied = self.count_maps()?;
 
@@ -227,9 +256,17 @@ impl DataPlane {
         self.capacity
     }
 
+    /// Flows that are remembered at the most.
+    pub(crate) fn flow_capacity(&self) -> u32 {
+        self.flow_capacity
+    }
+
     /// Bytes that the kernel has allocated for the maps.
-    pub(crate) fn map_bytes(&self) -> u64 {
-        self.maps.bytes
+    ///
+    /// # Errors
+    /// If the kernel doesn't tell.
+    pub(crate) fn map_bytes(&self) -> Result<u64, Error> {
+        self.maps.bytes()
     }
 
     /// What the operator should hear of, since this was asked last.
@@ -272,6 +309,22 @@ impl Tables for DataPlane {
     fn backend(&self, id: BackendId) -> Option<&BackendEntry> {
         self.maps.backends.get(id.0)
     }
+
+    fn now(&self) -> u32 {
+        flows::now()
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<impl Deref<Target = FlowPlace>> {
+        let words = self.maps.flows.get(&Value(*key), 0).ok()?;
+        // A copy: who asks on the host changes nothing.
+        Some(Box::new(FlowPlace::from(words.0)))
+    }
+
+    fn remember(&self, _: &FlowKey, _: FlowRecord, _: bool) -> bool {
+        true
+    }
+
+    fn count_picked_anew(&self) {}
 }
 
 fn holds(have: Capacity, want: Capacity) -> bool {
@@ -283,9 +336,10 @@ fn load(
     options: &Options,
     tables: Option<&Path>,
     capacity: Capacity,
+    flows: u32,
 ) -> Result<(Program, Maps), Error> {
     let mut loader = EbpfLoader::new();
-    for (name, len) in maps::pinned(capacity) {
+    for (name, len) in maps::pinned(capacity, flows) {
         loader.map_max_entries(name, len);
         if let Some(tables) = tables {
             loader.map_pin_path(name, tables.join(name));
@@ -294,6 +348,9 @@ fn load(
     let trace = u32::from(options.trace);
     loader.override_global("HASH_KEYS", &options.keys.0, true);
     loader.override_global("TRACE", &trace, true);
+    let budget = flows::Budget::of(flows)?;
+    loader.override_global("OPENING_BUDGET", &budget.opening, true);
+    loader.override_global("OTHERS_BUDGET", &budget.others, true);
     let object = loader.load(&options.object).map_err(Error::load)?;
 
     let mut program = Program::load(object, PROGRAM)?;

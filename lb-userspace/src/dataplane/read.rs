@@ -83,6 +83,7 @@ pub(super) fn entry(service: &DirectoryService) -> Entry {
         ring_start: service.ring_start,
         ring_size: service.ring_size,
         affinity: service.affinity,
+        idle_seconds: service.idle_seconds,
     }
 }
 
@@ -97,5 +98,6 @@ fn service(entry: &Entry) -> DirectoryService {
         ring_start: entry.ring_start,
         ring_size: entry.ring_size,
         affinity: entry.affinity,
+        idle_seconds: entry.idle_seconds,
     }
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
+use lb_common::layout::Plain;
 
 /// An XDP link, as the kernel describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,14 +87,94 @@ pub(super) fn link_info(link: impl AsFd) -> io::Result<LinkInfo> {
     Ok(LinkInfo { program_id: info.prog_id, ifindex })
 }
 
-/// Deletes an entry of a map with 32-bit keys. One that isn't there is no error.
-pub(super) fn delete_entry(map: impl AsFd, key: u32) -> io::Result<()> {
+/// Deletes an entry. One that isn't there is no error.
+pub(super) fn delete<K: Plain>(map: impl AsFd, key: &K) -> io::Result<()> {
     let mut attributes = attributes();
     attributes.__bindgen_anon_2.map_fd = map.as_fd().as_raw_fd() as u32;
-    attributes.__bindgen_anon_2.key = (&raw const key) as u64;
+    attributes.__bindgen_anon_2.key = std::ptr::from_ref(key) as u64;
     match bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attributes) {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         other => other.map(|_| ()),
+    }
+}
+
+/// An entry's value. `K` and `V` are the map's own types.
+pub(super) fn lookup<K: Plain, V: Plain + Default>(
+    map: impl AsFd,
+    key: &K,
+) -> io::Result<Option<V>> {
+    let mut value = V::default();
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_2.map_fd = map.as_fd().as_raw_fd() as u32;
+    attributes.__bindgen_anon_2.key = std::ptr::from_ref(key) as u64;
+    attributes.__bindgen_anon_2.__bindgen_anon_1.value = (&raw mut value) as u64;
+    match bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attributes) {
+        Ok(_) => Ok(Some(value)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A walk through a hash map, some entries at a time (`BPF_MAP_LOOKUP_BATCH`, Linux 5.6).
+pub(super) struct Walk<K, V> {
+    keys: Vec<K>,
+    values: Vec<V>,
+    /// Entries that the last step read.
+    count: usize,
+    /// Where the kernel goes on: a bucket's number.
+    position: Option<u32>,
+}
+
+impl<K: Plain + Default, V: Plain + Default> Walk<K, V> {
+    /// A walk from the beginning, so many entries at a time.
+    pub(super) fn new(batch: usize) -> Self {
+        Self {
+            keys: vec![K::default(); batch],
+            values: vec![V::default(); batch],
+            count: 0,
+            position: None,
+        }
+    }
+
+    /// Reads the next entries; whether there are more. `K` and `V` are the map's own types.
+    pub(super) fn next(&mut self, map: impl AsFd) -> io::Result<bool> {
+        let mut next = 0_u32;
+        loop {
+            let mut attributes = attributes();
+            attributes.batch.map_fd = map.as_fd().as_raw_fd() as u32;
+            attributes.batch.in_batch =
+                self.position.as_ref().map_or(0, |position| std::ptr::from_ref(position) as u64);
+            attributes.batch.out_batch = (&raw mut next) as u64;
+            attributes.batch.keys = self.keys.as_mut_ptr() as u64;
+            attributes.batch.values = self.values.as_mut_ptr() as u64;
+            attributes.batch.count = self.keys.len() as u32;
+            let result = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attributes);
+            // SAFETY: the union's member for this command; the kernel wrote how many it read.
+            let count = unsafe { attributes.batch.count } as usize;
+            match result {
+                Ok(_) => {
+                    self.count = count;
+                    self.position = Some(next);
+                    return Ok(true);
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                    self.count = count;
+                    return Ok(false);
+                }
+                // A bucket holds more than there is room for.
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                    let room = 2 * self.keys.len();
+                    self.keys.resize(room, K::default());
+                    self.values.resize(room, V::default());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// What the last step read.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.keys.iter().zip(&self.values).take(self.count)
     }
 }
 

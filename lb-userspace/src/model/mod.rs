@@ -71,6 +71,8 @@ pub struct Service {
     pub key: ServiceKey,
     /// Which parts of a packet choose its slot.
     pub affinity: Affinity,
+    /// How long in seconds a flow may be quiet and still be one; at least 1.
+    pub idle_seconds: u32,
     /// Slots of the ring, a prime; `None` follows the number of backends.
     pub ring_size: Option<u32>,
     /// Keys are unique.
@@ -87,6 +89,8 @@ pub struct Backend {
     /// The share of its weight that it serves now, in thousandths: 1000 is healthy, 0 is failed
     /// or draining.
     pub live_permille: u16,
+    /// Packets of its open flows may be sent to it: it is healthy, or drains.
+    pub alive: bool,
     /// How packets reach it.
     pub forward: Forward,
     /// How the frame leaves; `None` until the next hop is known.

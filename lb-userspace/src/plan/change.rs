@@ -59,6 +59,8 @@ pub struct DirectoryService {
     pub ring_size: u32,
     /// Which parts of a packet choose its slot.
     pub affinity: Affinity,
+    /// How long in seconds a flow may be quiet and still be one.
+    pub idle_seconds: u32,
 }
 
 /// One step. A plan's steps are safe in their order: after each one every packet is served by
@@ -184,7 +186,14 @@ mod tests {
         let vip = std::net::Ipv4Addr::from(id).into();
         let key = ServiceKey { vip, port: None, protocol: Protocol::Tcp };
         let affinity = Affinity::Flow;
-        DirectoryService { id: ServiceId(id), key, ring_start, ring_size, affinity }
+        DirectoryService {
+            id: ServiceId(id),
+            key,
+            ring_start,
+            ring_size,
+            affinity,
+            idle_seconds: 60,
+        }
     }
 
     fn slot(owner: u32) -> Slot {

@@ -117,7 +117,14 @@ impl<'a> Planner<'a> {
         let slots = rings::changes(service, &owners, before, ring_start, ring_size);
         self.set_slots.extend(slots);
 
-        DirectoryService { id, key: service.key, ring_start, ring_size, affinity: service.affinity }
+        DirectoryService {
+            id,
+            key: service.key,
+            ring_start,
+            ring_size,
+            affinity: service.affinity,
+            idle_seconds: service.idle_seconds,
+        }
     }
 
     fn backend(

@@ -51,6 +51,7 @@ pub fn build(
         generation,
         address: address_bytes(backend.key.address),
         port: backend.key.port.unwrap_or(0),
+        alive: backend.alive.into(),
         ..BackendRecord::VACANT
     };
     let Some(route) = &backend.route else { return record };

@@ -23,6 +23,7 @@ fn backend(last: u8, live_permille: u16) -> Backend {
         key: BackendKey { address: IpAddr::from([10, 0, 0, last]), port: None },
         weight: 100,
         live_permille,
+        alive: live_permille > 0,
         forward: Forward::Ipip,
         route: Some(route(0)),
     }
@@ -34,6 +35,7 @@ fn service(last: u8, backends: Vec<Backend>) -> Service {
         name: format!("service-{last}"),
         key: ServiceKey { vip, port: Some(80), protocol: Protocol::Tcp },
         affinity: Affinity::Flow,
+        idle_seconds: 60,
         ring_size: Some(251),
         backends,
     }

@@ -21,7 +21,7 @@ use lb_common::{
 use serde::Serialize;
 
 use crate::{
-    agent::capacity,
+    agent::{capacity, idle_seconds},
     cli::{DONE, ReplayArgs, WRONG_INPUT},
     config::{self, BackendConfig, Config, NextHop, ServiceConfig},
     dataplane::{Action, DataPlane, Options},
@@ -119,6 +119,8 @@ impl Replay {
             object: objects::BALANCER.to_vec(),
             pin_path: None,
             capacity: capacity(&config.services),
+            // Nothing moves.
+            flow_capacity: 1,
             // The agent would choose a random one; the same input shall give the same output.
             keys: Keys::from_seed(config.hash_seed.unwrap_or(0)),
             trace: true,
@@ -178,6 +180,7 @@ fn desired(config: &Config) -> Desired {
         name: service.name.clone(),
         key: service.key,
         affinity: service.affinity,
+        idle_seconds: idle_seconds(service),
         ring_size: service.ring_size,
         backends: service.backends.iter().map(|b| backend(config, service, b)).collect(),
     };
@@ -197,6 +200,7 @@ fn backend(config: &Config, service: &ServiceConfig, backend: &BackendConfig) ->
         key: backend.key,
         weight: backend.weight,
         live_permille: 1000,
+        alive: true,
         forward: backend.forward.unwrap_or(service.forward),
         route: Some(Route {
             next_hop: backend.next_hop.or(everywhere).unwrap_or(NEXT_HOP),

@@ -84,6 +84,7 @@ impl World {
             object: object(),
             pin_path: Some(self.pins.clone()),
             capacity: CAPACITY,
+            flow_capacity: 1024,
             keys: Keys::from_seed(1),
             trace: true,
         }
@@ -140,7 +141,14 @@ pub(super) fn backend(id: u32, last: u8) -> Change {
 
 pub(super) fn service(ring_start: u32, ring_size: u32) -> DirectoryService {
     let key = ServiceKey { vip: VIP.into(), port: Some(80), protocol: Protocol::Udp };
-    DirectoryService { id: ServiceId(1), key, ring_start, ring_size, affinity: Affinity::Flow }
+    DirectoryService {
+        id: ServiceId(1),
+        key,
+        ring_start,
+        ring_size,
+        affinity: Affinity::Flow,
+        idle_seconds: 60,
+    }
 }
 
 /// A service with backends 1 and 2, of equal weight.
