@@ -15,6 +15,7 @@ mod objects;
 mod plan;
 mod replay;
 mod state;
+mod sweep;
 
 use std::process::ExitCode;
 

@@ -41,8 +41,8 @@ impl Agent {
             Command::SetBackend { service, backend, change, reply } => {
                 let _ = reply.send(self.set_backend(&service, backend, change));
             }
-            Command::RemoveBackend { service, backend, reply } => {
-                let _ = reply.send(self.remove_backend(&service, backend));
+            Command::RemoveBackend { service, backend, force, reply } => {
+                let _ = reply.send(self.remove_backend(&service, backend, force));
             }
             Command::Explain { query, reply } => {
                 let _ = reply.send(self.explain(&query));
@@ -115,9 +115,13 @@ impl Agent {
         self.backend_status(name, key)
     }
 
-    fn remove_backend(&mut self, name: &str, key: BackendKey) -> Result<(), ApiError> {
+    /// Its open flows end by themselves, unless they are given up.
+    fn remove_backend(&mut self, name: &str, key: BackendKey, force: bool) -> Result<(), ApiError> {
         let service = self.service(name).ok_or_else(|| ApiError::no_service(name))?;
-        if !service.backends.iter().any(|backend| backend.key == key) {
+        let service_key = service.key;
+        let mut leaving = self.flows.leaving.get(name).into_iter().flatten();
+        let leaves = leaving.any(|backend| backend.key == key);
+        if !service.backends.iter().any(|backend| backend.key == key) && !(force && leaves) {
             return Err(ApiError::no_backend(name, key));
         }
         let in_config = self.config.services.iter().any(|service| {
@@ -126,7 +130,13 @@ impl Agent {
         let mut state = self.state.clone();
         *state.overrides.backend(name, key) =
             BackendOverride { removed: in_config, ..BackendOverride::default() };
-        let told = (EventKind::BackendRemoved, "removed".to_owned());
+        let told = if force {
+            state.history.forget(service_key, key);
+            "removed, with its flows"
+        } else {
+            "removed; its open flows go on"
+        };
+        let told = (EventKind::BackendRemoved, told.to_owned());
         self.change(state, (name.to_owned(), Some(key)), told)
     }
 
@@ -156,7 +166,7 @@ impl Agent {
         Ok(())
     }
 
-    fn take_effect(&mut self) {
+    pub(super) fn take_effect(&mut self) {
         self.effective = self.state.overrides.on_top_of(&self.config.services);
         self.watch_effective();
         self.reconcile();

@@ -9,6 +9,7 @@ use crate::{
     config::{BackendConfig, NextHop, ServiceConfig},
     model::{Backend, BackendKey, Desired, MacAddress, Protocol, Route, Service},
     network::{Interfaces, Resolution},
+    state::History,
 };
 
 /// What all backends' frames have in common.
@@ -36,6 +37,7 @@ pub struct Live {
 /// What shall be. `live` tells what a backend does now.
 pub fn desired(
     services: &[ServiceConfig],
+    history: &Former<'_>,
     frames: &Frames,
     ways: &BTreeMap<IpAddr, Resolution>,
     interfaces: &Interfaces,
@@ -52,15 +54,38 @@ pub fn desired(
             route: frames.route(backend, ways.get(&backend.key.address), interfaces),
         }
     };
+    let leaving =
+        |service: &ServiceConfig| history.leaving.get(&service.name).map_or(&[][..], Vec::as_slice);
     let service = |service: &ServiceConfig| Service {
         name: service.name.clone(),
         key: service.key,
         affinity: service.affinity,
         idle_seconds: idle_seconds(service),
         ring_size: service.ring_size,
-        backends: service.backends.iter().map(|b| backend(service, b)).collect(),
+        backends: with_ways(service.backends.iter().map(|b| backend(service, b)).collect()),
+        leaving: leaving(service).iter().map(|b| backend(service, b)).collect(),
+        former: history.rings.former(service.key),
     };
     Desired { services: services.iter().map(service).collect() }
+}
+
+/// What was before.
+#[derive(Clone, Copy)]
+pub struct Former<'a> {
+    /// Rings that flows may live by.
+    pub rings: &'a History,
+    /// Backends that leave, by service name.
+    pub leaving: &'a BTreeMap<String, Vec<BackendConfig>>,
+}
+
+/// Where some backends can be reached, those that can't take no new flows. Where none can, all
+/// keep their part, so that packets are dropped for what is wrong.
+fn with_ways(mut backends: Vec<Backend>) -> Vec<Backend> {
+    let reachable = |backend: &Backend| backend.route.is_some() && backend.live_permille > 0;
+    if backends.iter().any(reachable) {
+        backends.iter_mut().filter(|b| b.route.is_none()).for_each(|b| b.live_permille = 0);
+    }
+    backends
 }
 
 /// How long a flow of the service may be quiet and still be one, in whole seconds, at least 1.

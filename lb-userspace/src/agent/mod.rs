@@ -7,6 +7,7 @@
 mod commands;
 mod desired;
 mod explain;
+mod flows;
 mod interfaces;
 mod reconcile;
 mod reload;
@@ -36,6 +37,7 @@ use crate::{
     state::{Effective, State},
 };
 pub use desired::idle_seconds;
+use flows::{FlowWatch, Surveyed};
 use reload::ConfigWatch;
 pub use start::{Settings, capacity, room};
 
@@ -88,6 +90,7 @@ struct Agent {
     plane: DataPlane,
     /// What the maps hold.
     actual: Actual,
+    flows: FlowWatch,
     health: Health,
     next_hops: NextHops,
     ways: watch::Receiver<BTreeMap<std::net::IpAddr, Resolution>>,
@@ -112,6 +115,7 @@ struct Inputs {
     commands: mpsc::Receiver<Command>,
     health: mpsc::Receiver<HealthEvent>,
     config: ConfigWatch,
+    surveys: mpsc::Receiver<Surveyed>,
 }
 
 impl Agent {
@@ -131,6 +135,7 @@ impl Agent {
                     self.reconcile();
                 }
                 Some(command) = inputs.commands.recv() => self.command(command),
+                Some(end) = inputs.surveys.recv() => self.surveyed(end),
                 Ok(()) = self.ways.changed() => self.reconcile(),
                 Ok(()) = self.interfaces.changed() => {
                     self.interfaces_changed();
@@ -150,6 +155,7 @@ impl Agent {
         if !self.detached.is_empty() {
             self.attach_all();
         }
+        self.tend_flows();
         for notice in self.plane.take_notices() {
             tracing::info!("{notice}");
         }

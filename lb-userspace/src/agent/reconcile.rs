@@ -6,15 +6,16 @@ use lb_common::{id::BackendId, layout::BackendRecord};
 
 use super::{
     Agent,
-    desired::{Frames, Live, desired},
+    desired::{Former, Frames, Live, desired},
 };
 use crate::{
     api::EventKind,
-    config::{HealthCheck, ServiceConfig},
+    config::{BackendConfig, HealthCheck, ServiceConfig},
     dataplane,
     health::CheckSpec,
     model::{BackendKey, ServiceKey},
     plan::{Actual, Capacity, Change, backend_key, plan},
+    sweep::Transition,
 };
 
 /// Live weight of a backend that serves its full configured weight, in thousandths.
@@ -23,12 +24,14 @@ const FULL: u16 = 1000;
 impl Agent {
     /// Follows changed services: asks for their next hops and checks their backends.
     pub(super) fn watch_effective(&mut self) {
+        self.flows.leaving = self.leaving();
         self.next_hops.want(self.addresses().collect());
         let serving = self.serving();
         let mut checks = Vec::new();
         for service in &self.effective.services {
             let HealthCheck::Active(check) = &service.health else { continue };
-            checks.extend(service.backends.iter().map(|backend| CheckSpec {
+            let leaving = self.flows.leaving.get(&service.name).into_iter().flatten();
+            checks.extend(service.backends.iter().chain(leaving).map(|backend| CheckSpec {
                 service: service.key,
                 backend: backend.key,
                 check: check.clone(),
@@ -41,7 +44,16 @@ impl Agent {
 
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         let backends = self.effective.services.iter().flat_map(|service| &service.backends);
-        backends.map(|backend| backend.key.address)
+        let leaving = self.flows.leaving.values().flatten();
+        backends.chain(leaving).map(|backend| backend.key.address)
+    }
+
+    /// Backends that are no longer desired, and may have flows, by service name.
+    fn leaving(&self) -> BTreeMap<String, Vec<BackendConfig>> {
+        let history = &self.state.history;
+        let leaving = |service: &ServiceConfig| (service.name.clone(), history.leaving(service));
+        let some = |(_, leaving): &(String, Vec<_>)| !leaving.is_empty();
+        self.effective.services.iter().map(leaving).filter(some).collect()
     }
 
     /// Whether each backend in the maps owns slots.
@@ -83,17 +95,25 @@ impl Agent {
                 }
             }
             Err(error) => {
-                let trouble = error.to_string();
-                if self.trouble.as_ref() != Some(&trouble) {
-                    tracing::error!("the data plane doesn't do what is desired: {trouble}");
-                }
-                self.trouble = Some(trouble);
-                // Part of a plan may be in force: look.
-                match self.plane.actual() {
-                    Ok(actual) => self.actual = actual,
-                    Err(error) => tracing::error!("the maps can't be read: {error}"),
-                }
+                self.distrust(error);
             }
+        }
+    }
+
+    /// A change failed: what the maps hold must be read, and what is desired be tried again.
+    pub(super) fn distrust(&mut self, error: dataplane::Error) {
+        let trouble = error.to_string();
+        if self.trouble.as_ref() != Some(&trouble) {
+            tracing::error!("the data plane doesn't do what is desired: {trouble}");
+        }
+        self.trouble = Some(trouble);
+        // Part of a plan may be in force: look.
+        match self.plane.actual() {
+            Ok(actual) => {
+                self.flows.transition = Transition::of(&actual, dataplane::now());
+                self.actual = actual;
+            }
+            Err(error) => tracing::error!("the maps can't be read: {error}"),
         }
     }
 
@@ -105,8 +125,10 @@ impl Agent {
             interfaces: self.config.interfaces.clone(),
         };
         self.ways.mark_unchanged();
+        let former = Former { rings: &self.state.history, leaving: &self.flows.leaving };
         let desired = desired(
             &self.effective.services,
+            &former,
             &frames,
             &self.ways.borrow(),
             &self.interfaces.borrow(),
@@ -123,12 +145,12 @@ impl Agent {
             }
         };
         for change in &changes {
-            self.plane.apply(change)?;
             if let Change::SetBackend { id, record } = change {
                 self.next_hop_event(*id, record);
             }
-            self.actual.apply(change);
+            self.make(change)?;
         }
+        self.note_history(&desired);
         Ok(())
     }
 

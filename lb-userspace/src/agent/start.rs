@@ -14,17 +14,18 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Agent, Inputs, RunError, reload::ConfigWatch};
+use super::{Agent, Inputs, RunError, flows::FlowWatch, reload::ConfigWatch};
 use crate::{
     api::{self, AgentHandle, ControlSocket, EventKind, EventLog},
     config::{self, Config, ServiceConfig},
-    dataplane::{DataPlane, Options},
+    dataplane::{self, DataPlane, Options},
     health::Health,
     metrics::MetricsServer,
     network::NextHops,
     objects,
     plan::Capacity,
     state::State,
+    sweep::Transition,
 };
 
 /// How long the start waits for first answers of next hops and checks, before it begins to serve
@@ -144,6 +145,8 @@ async fn prepare(settings: &Settings, config: Config) -> anyhow::Result<Prepared
     let actual = plane.actual()?;
     let (health_events, health) = mpsc::channel(HEALTH_WAITING);
     let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
+    let (survey_ends, surveys) = mpsc::channel(1);
+    let transition = Transition::of(&actual, dataplane::now());
     let events = EventLog::default();
     let handle = AgentHandle { commands: commands_in, events: events.clone() };
     let config_watch = ConfigWatch::new(&settings.config)?;
@@ -154,6 +157,7 @@ async fn prepare(settings: &Settings, config: Config) -> anyhow::Result<Prepared
         effective,
         plane,
         actual,
+        flows: FlowWatch::new(transition, survey_ends),
         health: Health::new(health_events),
         ways: next_hops.resolutions(),
         interfaces: next_hops.interfaces(),
@@ -168,7 +172,8 @@ async fn prepare(settings: &Settings, config: Config) -> anyhow::Result<Prepared
         detached: Default::default(),
         warnings,
     };
-    Ok((agent, Inputs { commands, health, config: config_watch }, handle, socket, metrics))
+    let inputs = Inputs { commands, health, config: config_watch, surveys };
+    Ok((agent, inputs, handle, socket, metrics))
 }
 
 /// The configured seed, else the state's, else a new random one, which the state keeps.

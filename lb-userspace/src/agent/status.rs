@@ -12,8 +12,8 @@ use lb_common::{
 use super::{Agent, reconcile::shares};
 use crate::{
     api::{
-        ApiError, BackendState, BackendStatus, BackendTraffic, ErrorKind, HealthStatus,
-        InterfaceStatus, NextHopStatus, ServiceStatus, ServiceTraffic, Stats, Status,
+        ApiError, BackendState, BackendStatus, BackendTraffic, ErrorKind, FlowsStatus,
+        HealthStatus, InterfaceStatus, NextHopStatus, ServiceStatus, ServiceTraffic, Stats, Status,
     },
     config::{BackendConfig, ServiceConfig},
     dataplane::{self, Counters},
@@ -46,12 +46,26 @@ impl Agent {
             interfaces,
             maps_bytes: self.plane.map_bytes().map_err(failed)?,
             flow_capacity: self.plane.flow_capacity().into(),
+            flows: self.flows_status(),
             services,
             reloads_ok_total: self.reloads_ok,
             reloads_failed_total: self.reloads_failed,
             last_reload: self.last_reload.clone(),
             warnings,
         })
+    }
+
+    fn flows_status(&self) -> FlowsStatus {
+        let counters = &self.flows.counters;
+        FlowsStatus {
+            records: self.flows.survey.records,
+            capacity: self.plane.flow_capacity().into(),
+            recorded_total: counters.recorded,
+            over_budget_opening_total: counters.over_budget_opening,
+            over_budget_total: counters.over_budget,
+            table_full_total: counters.table_full,
+            picked_anew_total: counters.picked_anew,
+        }
     }
 
     fn interface_status(&mut self) -> Result<Vec<InterfaceStatus>, ApiError> {
@@ -91,6 +105,7 @@ pub(super) struct View<'a> {
     agent: &'a Agent,
     counters: &'a Counters,
     ids: BTreeMap<(ServiceKey, BackendKey), BackendId>,
+    moving: BTreeMap<ServiceKey, u32>,
 }
 
 impl<'a> View<'a> {
@@ -100,7 +115,7 @@ impl<'a> View<'a> {
             let service = actual.services.get(&lb_common::id::ServiceId(record.service))?;
             Some(((service.entry.key, backend_key(record)), *id))
         });
-        Self { agent, counters, ids: ids.collect() }
+        Self { agent, counters, ids: ids.collect(), moving: agent.moving_slots() }
     }
 
     fn backend_counters(&self, service: &ServiceConfig, key: BackendKey) -> BackendCounters {
@@ -114,6 +129,7 @@ impl<'a> View<'a> {
             let share = shares.get(&backend.key).copied().unwrap_or(0.0);
             self.backend(service, backend, share)
         };
+        let leaving = self.agent.flows.leaving.get(&service.name).into_iter().flatten();
         ServiceStatus {
             name: service.name.clone(),
             vip: service.key.destination().to_string(),
@@ -121,7 +137,11 @@ impl<'a> View<'a> {
             forward: service.forward.word().to_owned(),
             ring_size,
             affinity: affinity_word(service.affinity).to_owned(),
+            moving_slots: self.moving.get(&service.key).copied().unwrap_or(0),
             backends: service.backends.iter().map(backend).collect(),
+            leaving: leaving
+                .map(|b| BackendStatus { state: BackendState::Leaving, ..backend(b) })
+                .collect(),
         }
     }
 
@@ -152,10 +172,17 @@ impl<'a> View<'a> {
             next_hop,
             forward: backend.forward.unwrap_or(service.forward).word().to_owned(),
             share,
+            flows: self.flows(service, backend.key),
+            drained: self.agent.is_drained(service.key, backend.key),
             packets_total: counters.packets,
             bytes_total: counters.bytes,
             new_flows_total: counters.new_flows,
         }
+    }
+
+    fn flows(&self, service: &ServiceConfig, key: BackendKey) -> u64 {
+        let id = self.ids.get(&(service.key, key));
+        id.and_then(|id| self.agent.flows.survey.by_backend.get(id)).copied().unwrap_or(0)
     }
 
     fn next_hop(&self, service: &ServiceConfig, backend: &BackendConfig) -> NextHopStatus {

@@ -141,13 +141,15 @@ impl Client {
         self.send(Method::PATCH, &backend_path(service, address), Some(&change)).await
     }
 
-    /// Removes a backend.
+    /// Removes a backend; with `force`, its open flows too.
     pub async fn remove_backend(
         &self,
         service: &str,
         address: &str,
+        force: bool,
     ) -> Result<Removed, ClientError> {
-        self.send(Method::DELETE, &backend_path(service, address), NOTHING).await
+        let path = format!("{}?force={force}", backend_path(service, address));
+        self.send(Method::DELETE, &path, NOTHING).await
     }
 
     /// Follows a packet.

@@ -67,6 +67,8 @@ pub enum Command {
         service: String,
         /// The backend.
         backend: BackendKey,
+        /// Its open flows are given up.
+        force: bool,
         /// Done.
         reply: Reply<()>,
     },

@@ -60,6 +60,10 @@ pub enum EventKind {
     BackendRemoved,
     /// A backend takes no new flows from now on.
     BackendDraining,
+    /// A draining backend has no flows any more.
+    BackendDrained,
+    /// A removed backend's last flow ended.
+    BackendLeft,
     /// A backend takes new flows again.
     BackendUndrained,
     /// A backend's check passed.

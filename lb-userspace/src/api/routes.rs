@@ -128,12 +128,20 @@ async fn set_backend(
     agent.ask(command).await.map(Json)
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemoveQuery {
+    #[serde(default)]
+    force: bool,
+}
+
 async fn remove_backend(
     State(agent): Agent,
     Input(Path((service, address))): Input<Path<(String, String)>>,
+    Input(Query(RemoveQuery { force })): Input<Query<RemoveQuery>>,
 ) -> Answer<Removed> {
     let backend = backend_key(&address)?;
-    agent.ask(|reply| Command::RemoveBackend { service, backend, reply }).await?;
+    agent.ask(|reply| Command::RemoveBackend { service, backend, force, reply }).await?;
     Ok(Json(Removed { removed: backend.to_string() }))
 }
 

@@ -15,8 +15,8 @@ use tokio::{
 
 use super::{
     AgentHandle, ApiError, BackendChange, BackendState, BackendStatus, BackendTraffic, Command,
-    EventKind, EventLog, Explanation, HealthStatus, InterfaceStatus, NextHopStatus, ServiceStatus,
-    ServiceTraffic, Stats, Status, Step, router, serve, socket::ControlSocket,
+    EventKind, EventLog, Explanation, FlowsStatus, HealthStatus, InterfaceStatus, NextHopStatus,
+    ServiceStatus, ServiceTraffic, Stats, Status, Step, router, serve, socket::ControlSocket,
 };
 use crate::{
     config::{BackendConfig, ServiceConfig, backend_from_json, service_from_json},
@@ -97,7 +97,7 @@ impl Memory {
             Command::SetBackend { service, backend, change, reply } => {
                 drop(reply.send(self.set_backend(&service, backend, change)));
             }
-            Command::RemoveBackend { service, backend, reply } => {
+            Command::RemoveBackend { service, backend, reply, .. } => {
                 drop(reply.send(self.remove_backend(&service, backend)));
             }
             Command::Explain { query, reply } => {
@@ -197,6 +197,7 @@ impl Memory {
             }],
             maps_bytes: 12 << 20,
             flow_capacity: 1_000_000,
+            flows: FlowsStatus { capacity: 1_000_000, ..FlowsStatus::default() },
             services: self.services.iter().map(|service| self.service_status(service)).collect(),
             reloads_ok_total: 3,
             reloads_failed_total: 1,
@@ -249,6 +250,8 @@ impl Memory {
                 Affinity::Packet => "packet",
             }
             .to_owned(),
+            moving_slots: 0,
+            leaving: Vec::new(),
             backends: service
                 .backends
                 .iter()
@@ -280,6 +283,8 @@ impl Memory {
             },
             forward: backend.forward.unwrap_or(service.forward).to_string(),
             share: if total > 0.0 { f64::from(backend.weight) / total } else { 0.0 },
+            flows: 12,
+            drained: false,
             packets_total: 1_234_567,
             bytes_total: 987_654_321,
             new_flows_total: 4_321,

@@ -82,7 +82,7 @@ async fn backends_come_change_and_go() {
     assert_eq!((changed.weight, changed.state), (9, BackendState::Healthy));
 
     // Another spelling is the same address.
-    let removed = client.remove_backend("web", "2001:DB8:0::11").await.unwrap();
+    let removed = client.remove_backend("web", "2001:DB8:0::11", false).await.unwrap();
     assert_eq!(removed.removed, "2001:db8::11");
     assert_eq!(client.backends("web").await.unwrap(), []);
 }
@@ -122,7 +122,7 @@ async fn wrong_input_is_told_as_such() {
     assert_eq!(error.kind, ErrorKind::NotFound);
     let (error, _) = refused(client.set_backend("web", "ten", drain).await);
     assert_eq!(error.kind, ErrorKind::Invalid);
-    let (error, _) = refused(client.remove_backend("web", "10.0.0.99").await);
+    let (error, _) = refused(client.remove_backend("web", "10.0.0.99", true).await);
     assert_eq!(error.kind, ErrorKind::NotFound);
 
     let mut query = FlowQuery {

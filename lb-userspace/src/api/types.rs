@@ -22,6 +22,8 @@ pub struct Status {
     pub maps_bytes: u64,
     /// Most flows that are remembered at a time.
     pub flow_capacity: u64,
+    /// Flows in moving slots.
+    pub flows: FlowsStatus,
     /// By name.
     pub services: Vec<ServiceStatus>,
     /// Reloads of the config since the start that took effect.
@@ -32,6 +34,25 @@ pub struct Status {
     pub last_reload: Option<Reload>,
     /// What the operator should look at, a sentence each.
     pub warnings: Vec<String>,
+}
+
+/// Flows in moving slots, and what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowsStatus {
+    /// Flows that are remembered: those in moving slots that a packet came of.
+    pub records: u64,
+    /// The most.
+    pub capacity: u64,
+    /// Flows that were remembered.
+    pub recorded_total: u64,
+    /// Packets that opened a flow which was not remembered, because the budget was spent.
+    pub over_budget_opening_total: u64,
+    /// Other packets whose flow was not remembered, because the budget was spent.
+    pub over_budget_total: u64,
+    /// Packets whose flow was not remembered, because the table was full.
+    pub table_full_total: u64,
+    /// Flows whose backend was dead or gone, and which got another one.
+    pub picked_anew_total: u64,
 }
 
 /// An interface that the program is to be attached to.
@@ -65,8 +86,12 @@ pub struct ServiceStatus {
     pub ring_size: u32,
     /// `flow`, `source` or `packet`.
     pub affinity: String,
+    /// Slots whose flows may live with others than the slot's owner.
+    pub moving_slots: u32,
     /// In the config's order.
     pub backends: Vec<BackendStatus>,
+    /// Backends that were removed, and still have flows.
+    pub leaving: Vec<BackendStatus>,
 }
 
 /// A backend of a service.
@@ -88,6 +113,10 @@ pub struct BackendStatus {
     pub forward: String,
     /// Part of the ring's slots, 0 to 1.
     pub share: f64,
+    /// Flows in moving slots that live with it, as far as packets of them came.
+    pub flows: u64,
+    /// It drains, and has no flows any more, quiet ones included.
+    pub drained: bool,
     /// Packets forwarded.
     pub packets_total: u64,
     /// Bytes of them as they arrived.
@@ -100,6 +129,8 @@ pub struct BackendStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackendState {
+    /// It was removed, and finishes what it has.
+    Leaving,
     /// It was told to finish what it has.
     Draining,
     /// Its check failed.

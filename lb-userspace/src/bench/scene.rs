@@ -75,6 +75,8 @@ fn service(number: u8, vip: IpAddr, protocol: Protocol, mode: Mode) -> Service {
         idle_seconds: 900,
         ring_size: Some(RING_SIZE),
         backends: (1..=BACKENDS).map(|n| backend(number, n as u8, vip.is_ipv6(), mode)).collect(),
+        leaving: Vec::new(),
+        former: Vec::new(),
     }
 }
 

@@ -5,13 +5,14 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser, value_parser};
 use clap_complete::Shell;
 
 use crate::{
-    config::{BackendSpec, HealthSpec, ServiceSpec},
+    config::{BackendSpec, HealthSpec, ServiceSpec, parse_duration},
     model::{BackendKey, MacAddress},
 };
 
@@ -270,12 +271,19 @@ pub enum BackendVerb {
         #[arg(long)]
         weight: u16,
     },
-    /// Give a backend no new flows
-    Drain(BackendArg),
+    /// Give a backend no new flows; those that it has stay
+    Drain(DrainArgs),
     /// Give a drained backend new flows again
     Undrain(BackendArg),
-    /// Remove a backend
-    Remove(BackendArg),
+    /// Remove a backend; its open flows stay until they end
+    Remove {
+        /// The backend.
+        #[command(flatten)]
+        backend: BackendArg,
+        /// Give its open flows up, too
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 /// A backend of a service.
@@ -285,6 +293,24 @@ pub struct BackendArg {
     pub service: String,
     /// Address of the backend
     pub address: BackendKey,
+}
+
+/// `xlb backend drain`
+#[derive(Args, Debug)]
+pub struct DrainArgs {
+    /// The backend.
+    #[command(flatten)]
+    pub backend: BackendArg,
+    /// Wait until it has no flows any more
+    #[arg(long)]
+    pub wait: bool,
+    /// With --wait: how long at most, such as 90s or 20m; then the status is 1
+    #[arg(long, value_name = "DURATION", requires = "wait", value_parser = duration)]
+    pub timeout: Option<Duration>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "give a number with ms, s, m or h".to_owned())
 }
 
 /// `xlb backend add`

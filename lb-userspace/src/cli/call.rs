@@ -1,16 +1,19 @@
 //! Verbs that the agent does: what was typed becomes calls, answers become words.
 
-use std::io::Write;
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
-use tokio::runtime;
+use tokio::{runtime, time::sleep};
 
 use super::{
     Failure, Printer,
-    args::{BackendArg, BackendVerb, ExplainArgs, Remote, ServiceVerb},
+    args::{BackendArg, BackendVerb, DrainArgs, ExplainArgs, Remote, ServiceVerb},
     show,
 };
-use crate::api::{BackendChange, Client, FlowQuery, Removed};
+use crate::api::{BackendChange, BackendState, Client, FlowQuery, Removed};
 
 /// Does a verb to the end.
 pub(super) fn run<W: Write>(
@@ -75,8 +78,8 @@ async fn backend<W: Write>(
             let added = client.add_backend(&args.backend.service, &args.spec()).await?;
             return printer.say(&added, show::backend);
         }
-        BackendVerb::Remove(BackendArg { service, address }) => {
-            let removed = client.remove_backend(&service, &address.to_string()).await?;
+        BackendVerb::Remove { backend: BackendArg { service, address }, force } => {
+            let removed = client.remove_backend(&service, &address.to_string(), force).await?;
             return printer.say(&removed, |Removed { removed }| {
                 format!("backend {removed} of service {service} is removed")
             });
@@ -84,13 +87,49 @@ async fn backend<W: Write>(
         BackendVerb::Set { backend, weight } => {
             (backend, BackendChange { weight: Some(weight), drain: None })
         }
-        BackendVerb::Drain(backend) => (backend, BackendChange { weight: None, drain: Some(true) }),
+        BackendVerb::Drain(args) => return drain(args, client, printer).await,
         BackendVerb::Undrain(backend) => {
             (backend, BackendChange { weight: None, drain: Some(false) })
         }
     };
     let changed = client.set_backend(&service, &address.to_string(), change).await?;
     printer.say(&changed, show::backend)
+}
+
+/// From one look at a draining backend to the next.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Drains a backend; with `--wait`, until it has no flows any more.
+async fn drain<W: Write>(
+    DrainArgs { backend: BackendArg { service, address }, wait, timeout }: DrainArgs,
+    client: &Client,
+    printer: &mut Printer<'_, W>,
+) -> Result<(), Failure> {
+    let change = BackendChange { weight: None, drain: Some(true) };
+    let address = address.to_string();
+    let mut backend = client.set_backend(&service, &address, change).await?;
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    while wait && !backend.drained {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let flows = backend.flows;
+            return Err(anyhow::anyhow!(
+                "{address} is not drained within {:?}: {flows} flows of it are known, and quiet \
+                 ones may be left; it goes on draining",
+                timeout.unwrap_or_default()
+            )
+            .into());
+        }
+        sleep(LOOK).await;
+        let backends = client.backends(&service).await?;
+        backend = backends
+            .into_iter()
+            .find(|backend| backend.address == address)
+            .ok_or_else(|| anyhow::anyhow!("{address} is no backend of {service} any more"))?;
+        if backend.state != BackendState::Draining {
+            return Err(anyhow::anyhow!("{address} doesn't drain any more").into());
+        }
+    }
+    printer.say(&backend, show::backend)
 }
 
 /// Says a line each; with `follow`, until the agent or the reader is gone.

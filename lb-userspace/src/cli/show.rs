@@ -25,9 +25,10 @@ pub(super) fn status(status: &Status) -> String {
     // Writing into a String can't fail, here and below.
     let _ = writeln!(
         text,
-        "maps take {}, room for {} flows",
+        "maps take {}, room for {} flows, {} remembered",
         bytes(status.maps_bytes),
-        count(status.flow_capacity)
+        count(status.flow_capacity),
+        count(status.flows.records),
     );
     if let Some(reload) = &status.last_reload {
         let _ = match (&reload.error, reload.ok) {
@@ -110,11 +111,17 @@ pub(super) fn services(services: &[ServiceStatus]) -> String {
 }
 
 pub(super) fn service(service: &ServiceStatus) -> String {
-    let ServiceStatus { name, vip, protocol, forward, ring_size, affinity, backends } = service;
+    let ServiceStatus { name, vip, protocol, forward, ring_size, affinity, moving_slots, .. } =
+        service;
+    let moving = match moving_slots {
+        0 => String::new(),
+        some => format!(", {some} of them moving"),
+    };
+    let backends: Vec<_> = service.backends.iter().chain(&service.leaving).cloned().collect();
     format!(
-        "{BOLD}{name}{BOLD:#}  {vip} {protocol}, {forward}, affinity {affinity}, {}\n{}",
+        "{BOLD}{name}{BOLD:#}  {vip} {protocol}, {forward}, affinity {affinity}, {}{moving}\n{}",
         plural(*ring_size as usize, "slot"),
-        indented_backends(name, backends),
+        indented_backends(name, &backends),
     )
 }
 
@@ -176,6 +183,7 @@ fn state(state: BackendState) -> (&'static str, Style) {
         BackendState::Healthy => ("healthy", GREEN),
         BackendState::Unhealthy => ("unhealthy", RED),
         BackendState::Draining => ("draining", YELLOW),
+        BackendState::Leaving => ("leaving", YELLOW),
         BackendState::Unresolved => ("unresolved", RED),
         BackendState::Pending => ("pending", YELLOW),
         BackendState::Unknown => ("unknown", DIM),
@@ -187,7 +195,22 @@ fn note(backend: &BackendStatus) -> String {
     let check = backend.health.as_ref().filter(|health| health.ok != Some(true));
     let check = check.map(|health| health.reason.as_str());
     let hop = backend.next_hop.error.as_deref();
-    check.into_iter().chain(hop).collect::<Vec<_>>().join("; ")
+    let flows = flows(backend);
+    check.into_iter().chain(hop).chain(flows.as_deref()).collect::<Vec<_>>().join("; ")
+}
+
+/// What keeps a backend that takes no new flows.
+fn flows(backend: &BackendStatus) -> Option<String> {
+    if !matches!(backend.state, BackendState::Draining | BackendState::Leaving) {
+        return None;
+    }
+    Some(match (backend.drained, backend.flows) {
+        (true, _) => "drained".to_owned(),
+        (false, 0) => "no flow is known, quiet ones may be left".to_owned(),
+        (false, flows) => {
+            format!("{} known, quiet ones may be left", plural(flows as usize, "flow"))
+        }
+    })
 }
 
 pub(super) fn stats(stats: &Stats) -> String {

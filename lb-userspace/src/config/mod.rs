@@ -32,6 +32,7 @@ pub use types::{
     ActiveCheck, BackendConfig, Config, HealthCheck, NextHop, Probe, ServiceConfig, StatusRange,
     XdpMode,
 };
+pub use value::parse_duration;
 
 use error::{Fault, Faults};
 use node::Node;

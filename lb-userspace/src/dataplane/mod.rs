@@ -57,6 +57,7 @@ pub(crate) use self::{
     counters::Counters,
     decap::{Decapsulator, Endpoints, Totals},
     error::Error,
+    flows::{FlowTable, now},
     run::Action,
 };
 use crate::plan::Capacity;
@@ -311,7 +312,7 @@ impl Tables for DataPlane {
     }
 
     fn now(&self) -> u32 {
-        flows::now()
+        now()
     }
 
     fn flow(&self, key: &FlowKey) -> Option<impl Deref<Target = FlowPlace>> {

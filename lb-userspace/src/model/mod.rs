@@ -77,6 +77,32 @@ pub struct Service {
     pub ring_size: Option<u32>,
     /// Keys are unique.
     pub backends: Vec<Backend>,
+    /// Backends that take no new flows, and are no part of the ring any more. No key is also one
+    /// of `backends`.
+    pub leaving: Vec<Backend>,
+    /// Rings that flows may still live by, the oldest first: what the slots hold where the maps
+    /// are new.
+    pub former: Vec<FormerRing>,
+}
+
+/// What a ring was built from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormerRing {
+    /// Its slots.
+    pub ring_size: u32,
+    /// Its members.
+    pub members: Vec<FormerMember>,
+}
+
+/// A backend as a former ring saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FormerMember {
+    /// The backend.
+    pub key: BackendKey,
+    /// Its configured weight.
+    pub weight: u16,
+    /// The share of it that it served, in thousandths.
+    pub live_permille: u16,
 }
 
 /// A backend as it shall be.

@@ -20,9 +20,11 @@ use lb_common::{
 
 pub use change::{Actual, ActualService, Capacity, Change, DirectoryService};
 pub use record::{address_bytes, backend_key};
+pub use rings::size as ring_size;
 
 use crate::model::{BackendKey, Desired, Service, ServiceKey};
 use allocate::{Numbers, Ranges};
+use rings::Before;
 
 /// More is desired than the maps hold. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,19 +105,23 @@ impl<'a> Planner<'a> {
             Some(id) => *id,
             None => ServiceId(self.free_services.take()),
         };
-        let owners: Vec<BackendId> =
-            service.backends.iter().map(|backend| self.backend(id, service, backend)).collect();
+        let ids: BTreeMap<BackendKey, BackendId> = service
+            .backends
+            .iter()
+            .chain(&service.leaving)
+            .map(|backend| (backend.key, self.backend(id, service, backend)))
+            .collect();
 
+        let ring_size = rings::size(service.ring_size, service.backends.len());
         let present = self.actual.services.get(&id);
-        let ring_size = rings::size(service, present.map(|present| present.entry.ring_size));
-        let kept = present.filter(|present| present.entry.ring_size == ring_size);
-        let ring_start = match kept {
-            Some(kept) => kept.entry.ring_start,
-            None => self.ranges.take(ring_size),
+        let (ring_start, before) = match present {
+            Some(present) if present.entry.ring_size == ring_size => {
+                (present.entry.ring_start, Before::Same(&present.ring))
+            }
+            Some(present) => (self.ranges.take(ring_size), Before::Resized(&present.ring)),
+            None => (self.ranges.take(ring_size), Before::Nothing),
         };
-        let before = kept.map(|kept| kept.ring.as_slice());
-        let slots = rings::changes(service, &owners, before, ring_start, ring_size);
-        self.set_slots.extend(slots);
+        self.set_slots.extend(rings::changes(service, &ids, &before, ring_start, ring_size));
 
         DirectoryService {
             id,

@@ -4,7 +4,7 @@ use lb_common::layout::{Affinity, Kind};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Backend, Forward, MacAddress, Protocol, Route};
+use crate::model::{Backend, FormerMember, FormerRing, Forward, MacAddress, Protocol, Route};
 
 const ROOM: Capacity = Capacity { slots: 1 << 20, backends: 1024, ports: 8 };
 
@@ -38,6 +38,8 @@ fn service(last: u8, backends: Vec<Backend>) -> Service {
         idle_seconds: 60,
         ring_size: Some(251),
         backends,
+        leaving: Vec::new(),
+        former: Vec::new(),
     }
 }
 
@@ -64,11 +66,9 @@ fn carry_out(desired: &Desired, actual: &mut Actual) -> Vec<Change> {
 fn check_whole(actual: &Actual) {
     for (id, service) in &actual.services {
         for slot in &service.ring {
-            for owner in [slot.current(), slot.previous()] {
-                if owner != BackendId::NONE {
-                    let record = actual.backends.get(&owner).expect("a slot's owner has a record");
-                    assert_eq!(record.service, id.0, "a slot's owner is its service's");
-                }
+            for owner in slot.names() {
+                let record = actual.backends.get(&owner).expect("a slot's owner has a record");
+                assert_eq!(record.service, id.0, "a slot's owner is its service's");
             }
         }
     }
@@ -105,12 +105,19 @@ fn a_failure_moves_the_failed_backends_slots_alone() {
     carry_out(&desired(vec![all(1000)]), &mut actual);
     let before = actual.services[&ServiceId(1)].ring.clone();
     let changes = carry_out(&desired(vec![all(0)]), &mut actual);
-    let [Change::SetSlots { slots }] = changes.as_slice() else { panic!("{changes:?}") };
+    let [Change::SetBackend { .. }, Change::SetSlots { slots }] = changes.as_slice() else {
+        panic!("{changes:?}")
+    };
     let of_failed = before.iter().filter(|slot| slot.current() == BackendId(1)).count();
     assert_eq!(slots.len(), of_failed);
+    assert!(slots.iter().all(|(_, slot)| slot.previous() == BackendId(1)));
     assert_eq!(owners(&actual, 1), [BackendId(2), BackendId(3)].into());
     carry_out(&desired(vec![all(1000)]), &mut actual);
-    assert_eq!(actual.services[&ServiceId(1)].ring, before, "recovery restores the ring");
+    let ring = &actual.services[&ServiceId(1)].ring;
+    let same = |(after, before): (&Slot, &Slot)| after.current() == before.current();
+    assert!(ring.iter().zip(&before).all(same), "recovery restores the ring");
+    let moving = ring.iter().filter(|slot| slot.is_moving()).count();
+    assert_eq!(moving, of_failed, "flows that began meanwhile have records");
 }
 
 #[test]
@@ -179,17 +186,89 @@ fn what_does_not_fit_says_how_much_would() {
     assert_eq!(too_small.needed, Capacity { slots: 502, backends: 3, ports: 0 });
 }
 
+fn slots(actual: &Actual) -> Vec<Slot> {
+    actual.services[&ServiceId(1)].ring.clone()
+}
+
+/// Every balancer has the ring of the config, whatever was before; and who had a slot's hashes in
+/// the former ring is its previous owner.
 #[test]
-fn a_ring_of_default_size_keeps_it_while_it_can() {
-    let mut actual = empty();
-    let with = |count: u8| {
-        let backends = (1..=count).map(|last| backend(last, 1000)).collect();
-        desired(vec![Service { ring_size: None, ..service(1, backends) }])
+fn a_ring_of_another_size_knows_its_former_owners() {
+    let sized = |size| {
+        let backends = vec![backend(1, 1000), backend(2, 1000)];
+        desired(vec![Service { ring_size: Some(size), ..service(1, backends) }])
     };
-    carry_out(&with(1), &mut actual);
-    let size = actual.services[&ServiceId(1)].entry.ring_size;
-    carry_out(&with(100), &mut actual);
-    assert_eq!(actual.services[&ServiceId(1)].entry.ring_size, size);
+    let mut actual = empty();
+    carry_out(&sized(251), &mut actual);
+    let before = slots(&actual);
+    carry_out(&sized(509), &mut actual);
+    let mut fresh = empty();
+    carry_out(&sized(509), &mut fresh);
+    let current = |slots: Vec<Slot>| slots.iter().map(|slot| slot.current()).collect::<Vec<_>>();
+    assert_eq!(current(slots(&actual)), current(slots(&fresh)));
+    let right = (0..509).filter(|&index| {
+        let former = before[(2 * index + 1) * 251 / (2 * 509)].current();
+        slots(&actual)[index].previous() == former
+    });
+    assert_eq!(right.count(), 509);
+}
+
+#[test]
+fn a_leaving_backend_keeps_its_flows_until_it_is_gone() {
+    let mut actual = empty();
+    let pair = vec![backend(1, 1000), backend(2, 1000)];
+    carry_out(&desired(vec![service(1, pair)]), &mut actual);
+    let leaving = Backend { live_permille: 0, alive: true, ..backend(2, 0) };
+    let without = Service { leaving: vec![leaving], ..service(1, vec![backend(1, 1000)]) };
+    carry_out(&desired(vec![without]), &mut actual);
+    assert_eq!(owners(&actual, 1), [BackendId(1)].into());
+    assert!(slots(&actual).iter().any(|slot| slot.previous() == BackendId(2)));
+    assert_eq!(actual.backends[&BackendId(2)].alive, 1);
+    carry_out(&desired(vec![service(1, vec![backend(1, 1000)])]), &mut actual);
+    assert!(slots(&actual).iter().all(|slot| slot.names().all(|id| id == BackendId(1))));
+    assert_eq!(actual.backends.len(), 1);
+}
+
+/// From empty maps the slots are what they were: each change of the past moved them.
+#[test]
+fn a_cold_start_lays_out_former_rings() {
+    let former = |lives: &[(u8, u16)]| FormerRing {
+        ring_size: 251,
+        members: lives
+            .iter()
+            .map(|&(last, live_permille)| FormerMember {
+                key: backend(last, 0).key,
+                weight: 100,
+                live_permille,
+            })
+            .collect(),
+    };
+    let lives = |lives: &[(u8, u16)]| -> Vec<Backend> {
+        lives.iter().map(|&(last, live)| Backend { alive: true, ..backend(last, live) }).collect()
+    };
+    let past = [&[(1, 1000), (2, 1000), (3, 1000)], &[(1, 1000), (2, 0), (3, 1000)]];
+    let now = &[(1, 1000), (2, 1000), (3, 0)];
+
+    let mut warm = empty();
+    for past in past {
+        carry_out(&desired(vec![service(1, lives(past))]), &mut warm);
+    }
+    carry_out(&desired(vec![service(1, lives(now))]), &mut warm);
+    let mut cold = empty();
+    let former = past.map(|past| former(past)).to_vec();
+    carry_out(&desired(vec![Service { former, ..service(1, lives(now)) }]), &mut cold);
+    assert_eq!(slots(&cold), slots(&warm));
+    assert!(slots(&cold).iter().any(|slot| slot.is_moving()));
+}
+
+/// Nothing is remembered of packets that stand alone.
+#[test]
+fn slots_of_single_packets_never_move() {
+    let mut actual = empty();
+    let alone = |backends| Service { affinity: Affinity::Packet, ..service(1, backends) };
+    carry_out(&desired(vec![alone(vec![backend(1, 1000), backend(2, 1000)])]), &mut actual);
+    carry_out(&desired(vec![alone(vec![backend(1, 1000), backend(2, 0)])]), &mut actual);
+    assert!(slots(&actual).iter().all(|&slot| slot == Slot::stable(BackendId(1))));
 }
 
 #[test]

@@ -183,6 +183,8 @@ fn desired(config: &Config) -> Desired {
         idle_seconds: idle_seconds(service),
         ring_size: service.ring_size,
         backends: service.backends.iter().map(|b| backend(config, service, b)).collect(),
+        leaving: Vec::new(),
+        former: Vec::new(),
     };
     Desired { services: config.services.iter().map(service).collect() }
 }

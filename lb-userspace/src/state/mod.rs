@@ -1,9 +1,12 @@
-//! What outlives the agent: the changes made at run time, and the random seed of the flow hash.
+//! What outlives the agent: the changes made at run time, the random seed of the flow hash, and
+//! the rings by which flows may still live.
 //!
 //! One JSON file, replaced whole: a reader sees the old one or the new one, also after a crash.
 
+mod history;
 mod overrides;
 
+pub use history::History;
 pub use overrides::{BackendOverride, Effective, Overrides};
 
 use std::{
@@ -30,6 +33,9 @@ pub struct State {
     /// Changes made over the control API.
     #[serde(default)]
     pub overrides: Overrides,
+    /// The rings of the recent past.
+    #[serde(default)]
+    pub history: History,
 }
 
 /// Why the state can't be read or written.
@@ -153,6 +159,7 @@ mod tests {
                 removed_services: ["old".to_owned()].into(),
                 ..Overrides::default()
             },
+            history: History::default(),
         }
     }
 

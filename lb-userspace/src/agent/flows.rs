@@ -1,0 +1,275 @@
+//! Flows in moving slots: surveys of their records, slots that come to rest, backends that are
+//! done.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant, SystemTime},
+};
+
+use lb_common::{
+    id::{BackendId, ServiceId},
+    layout::{Affinity, FlowCounters},
+};
+use tokio::sync::mpsc;
+
+use super::Agent;
+use crate::{
+    api::EventKind,
+    config::{BackendConfig, ServiceConfig},
+    dataplane,
+    model::{BackendKey, Desired, ServiceKey},
+    plan::{Change, backend_key, ring_size},
+    sweep::{Extent, Survey, SurveyPlan, Transition},
+};
+
+/// A survey may take a part of a CPU: it rests so many times as long as it took.
+const REST: u32 = 10;
+
+/// A survey that ended, and how long it took.
+pub(super) type Surveyed = Result<(Survey, Duration), dataplane::Error>;
+
+/// What is known of flows in moving slots.
+pub(super) struct FlowWatch {
+    /// Since when which slots move.
+    pub(super) transition: Transition,
+    /// The last survey.
+    pub(super) survey: Survey,
+    /// The counters as they were last read.
+    pub(super) counters: FlowCounters,
+    /// Backends that leave, by service name: no longer desired, with flows that may live.
+    pub(super) leaving: BTreeMap<String, Vec<BackendConfig>>,
+    /// Draining backends that were found done.
+    drained: BTreeSet<(ServiceKey, BackendKey)>,
+    /// Ends of surveys.
+    ends: mpsc::Sender<Surveyed>,
+    surveying: bool,
+    /// Not before then.
+    next: Instant,
+    /// The history must be saved.
+    pub(super) unsaved: bool,
+}
+
+impl FlowWatch {
+    /// `ends` takes the surveys that end.
+    pub(super) fn new(transition: Transition, ends: mpsc::Sender<Surveyed>) -> Self {
+        Self {
+            transition,
+            survey: Survey::default(),
+            counters: FlowCounters::default(),
+            leaving: BTreeMap::new(),
+            drained: BTreeSet::new(),
+            ends,
+            surveying: false,
+            next: Instant::now(),
+            unsaved: false,
+        }
+    }
+}
+
+impl Agent {
+    /// Looks after moving slots: once a second.
+    pub(super) fn tend_flows(&mut self) {
+        if let Err(error) = self.read_flow_counters() {
+            tracing::error!("{error}");
+        }
+        if self.flows.transition.is_over() {
+            self.settle_histories();
+        }
+        let idle = self.flows.transition.is_over() && self.flows.survey.kept == 0;
+        if !idle && !self.flows.surveying && Instant::now() >= self.flows.next {
+            match self.plane.flow_table() {
+                Ok(table) => self.begin_survey(table),
+                Err(error) => tracing::error!("{error}"),
+            }
+        }
+        self.save_history();
+    }
+
+    fn read_flow_counters(&mut self) -> Result<(), dataplane::Error> {
+        let counters = self.plane.flow_counters()?;
+        let lost = |counters: &FlowCounters| counters.over_budget + counters.table_full;
+        if lost(&counters) > lost(&self.flows.counters) {
+            self.flows.transition.note_unrecorded(dataplane::now());
+        }
+        self.flows.counters = counters;
+        Ok(())
+    }
+
+    /// In a thread of its own: a million records take most of a second.
+    fn begin_survey(&mut self, table: dataplane::FlowTable) {
+        let plan = self.survey_plan();
+        let ends = self.flows.ends.clone();
+        self.flows.surveying = true;
+        tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
+            let mut survey = Survey::new(&plan);
+            let end = table
+                .retain(|key, record| survey.visit(&plan, key, record))
+                .map(|()| (survey, began.elapsed()));
+            // The agent has ended meanwhile.
+            let _ = ends.blocking_send(end);
+        });
+    }
+
+    fn survey_plan(&self) -> SurveyPlan {
+        let extent = |(id, service): (&ServiceId, &crate::plan::ActualService)| {
+            let entry = service.entry;
+            let (ring_start, ring_size) = (entry.ring_start, entry.ring_size);
+            (*id, Extent { ring_start, ring_size, idle_seconds: entry.idle_seconds })
+        };
+        SurveyPlan {
+            now: dataplane::now(),
+            services: self.actual.services.iter().map(extent).collect(),
+            generations: self.actual.backends.iter().map(|(id, r)| (*id, r.generation)).collect(),
+            moving: self.flows.transition.moving(),
+        }
+    }
+
+    /// Lets slots rest that need no records any more, and backends go that have no flows.
+    pub(super) fn surveyed(&mut self, end: Surveyed) {
+        self.flows.surveying = false;
+        let (survey, took) = match end {
+            Ok(end) => end,
+            Err(error) => {
+                tracing::error!("the records of flows can't be read, slots go on moving: {error}");
+                return;
+            }
+        };
+        self.flows.next = Instant::now() + REST * took;
+        let slots = self.flows.transition.rest(&self.actual, &survey, dataplane::now());
+        self.flows.survey = survey;
+        if !slots.is_empty() {
+            let change = Change::SetSlots { slots };
+            if let Err(error) = self.make(&change) {
+                self.distrust(error);
+                return;
+            }
+        }
+        self.settle_histories();
+        self.let_go();
+    }
+
+    /// Makes a change, and follows it.
+    pub(super) fn make(&mut self, change: &Change) -> Result<(), dataplane::Error> {
+        self.plane.apply(change)?;
+        self.actual.apply(change);
+        self.flows.transition.note(change, dataplane::now());
+        Ok(())
+    }
+
+    /// Forgets former rings of services whose slots all are stable.
+    fn settle_histories(&mut self) {
+        let moving = self.moving_slots();
+        let mut settled = false;
+        for service in &self.effective.services {
+            if moving.get(&service.key).is_none_or(|&moving| moving == 0) {
+                settled |= self.state.history.settle(service.key);
+            }
+        }
+        self.flows.unsaved |= settled;
+        if settled && !self.flows.leaving.is_empty() {
+            self.take_effect();
+        }
+    }
+
+    /// Moving slots of each service.
+    pub(super) fn moving_slots(&self) -> BTreeMap<ServiceKey, u32> {
+        if self.flows.transition.is_over() {
+            return BTreeMap::new();
+        }
+        let count = |service: &crate::plan::ActualService| {
+            let moving = service.ring.iter().filter(|slot| slot.is_moving()).count();
+            (service.entry.key, moving as u32)
+        };
+        self.actual.services.values().map(count).collect()
+    }
+
+    /// Tells of draining backends that are done, and forgets leaving ones that are.
+    fn let_go(&mut self) {
+        let busy = self.busy();
+        let done = |service: &ServiceConfig, key: BackendKey| {
+            self.backend_id(service.key, key).is_none_or(|id| !busy.contains(&id))
+        };
+        let mut drained = BTreeSet::new();
+        let mut left = Vec::new();
+        for service in &self.effective.services {
+            let draining = |b: &&BackendConfig| self.is_draining(&service.name, b.key);
+            for backend in service.backends.iter().filter(draining) {
+                if done(service, backend.key) {
+                    drained.insert((service.key, backend.key));
+                }
+            }
+            for backend in self.flows.leaving.get(&service.name).into_iter().flatten() {
+                if done(service, backend.key) {
+                    left.push((service.key, service.name.clone(), backend.key));
+                }
+            }
+        }
+        let new: Vec<_> = drained.difference(&self.flows.drained).copied().collect();
+        for (key, backend) in new {
+            let service = self.effective.services.iter().find(|service| service.key == key);
+            let subject = service.map(|service| (service.name.clone(), Some(backend)));
+            self.event(EventKind::BackendDrained, subject, "it has no flows any more".to_owned());
+        }
+        self.flows.drained = drained;
+        if left.is_empty() {
+            return;
+        }
+        for (key, name, backend) in left {
+            self.state.history.forget(key, backend);
+            let subject = (name, Some(backend));
+            self.event(EventKind::BackendLeft, Some(subject), "its last flow ended".to_owned());
+        }
+        self.flows.unsaved = true;
+        self.take_effect();
+    }
+
+    /// Backends that flows may live with.
+    fn busy(&self) -> BTreeSet<BackendId> {
+        let mut busy = self.flows.transition.busy(&self.actual, &self.flows.survey);
+        busy.extend(self.flows.survey.by_backend.keys().copied());
+        busy
+    }
+
+    /// Whether a backend that takes no new flows has none left.
+    pub(super) fn is_drained(&self, service: ServiceKey, backend: BackendKey) -> bool {
+        self.flows.drained.contains(&(service, backend))
+    }
+
+    pub(super) fn backend_id(&self, service: ServiceKey, backend: BackendKey) -> Option<BackendId> {
+        let (service, _) = self.actual.services.iter().find(|(_, s)| s.entry.key == service)?;
+        let of = |record: &lb_common::layout::BackendRecord| {
+            record.service == service.0 && backend_key(record) == backend
+        };
+        self.actual.backends.iter().find(|(_, record)| of(record)).map(|(id, _)| *id)
+    }
+
+    /// Notes the rings that are in force now.
+    pub(super) fn note_history(&mut self, desired: &Desired) {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = since.map_or(0, |since| since.as_secs());
+        let mut news = self.state.history.retain(&self.effective.services);
+        for (service, desired) in self.effective.services.iter().zip(&desired.services) {
+            if service.affinity == Affinity::Packet {
+                continue;
+            }
+            let live: BTreeMap<BackendKey, u16> =
+                desired.backends.iter().map(|b| (b.key, b.live_permille)).collect();
+            let size = ring_size(service.ring_size, service.backends.len());
+            let live = |key| live.get(&key).copied().unwrap_or(0);
+            news |= self.state.history.note(service, size, now, live);
+        }
+        self.flows.unsaved |= news;
+    }
+
+    /// Saves what is new in the history, behind everything that packets wait for.
+    pub(super) fn save_history(&mut self) {
+        if !self.flows.unsaved {
+            return;
+        }
+        match self.state.save(&self.config.state_file) {
+            Ok(()) => self.flows.unsaved = false,
+            Err(error) => tracing::error!("{error}; a cold start would not know the last rings"),
+        }
+    }
+}

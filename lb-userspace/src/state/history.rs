@@ -1,0 +1,252 @@
+//! The rings of the recent past: pure.
+//!
+//! A flow may live by any ring that was in force since its slots last were stable. A balancer that
+//! starts with empty maps lays these rings out as the slots' former owners; backends that only
+//! they name are leaving: their flows are served until they end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::{BackendConfig, BackendSpec, ServiceConfig},
+    model::{BackendKey, FormerMember, FormerRing, ServiceKey},
+};
+
+/// Rings kept of a service: its first, whose flows may be the oldest, and the last of the others.
+const RINGS: usize = 16;
+
+/// What was in force, by the service's key.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct History {
+    services: BTreeMap<String, Vec<Epoch>>,
+}
+
+/// A ring, while it was in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Epoch {
+    /// When it came in force, in seconds of the UNIX epoch.
+    since: u64,
+    ring_size: u32,
+    members: Vec<Member>,
+}
+
+/// A backend as the ring saw it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Member {
+    backend: BackendSpec,
+    /// The share of its weight that it served, in thousandths.
+    live: u16,
+    /// It was removed, whatever flows it had.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    removed: bool,
+}
+
+impl Member {
+    fn key(&self) -> Option<BackendKey> {
+        self.backend.address.parse().ok()
+    }
+
+    /// What of it makes a ring.
+    fn weight(&self) -> u16 {
+        self.backend.weight.and_then(|weight| weight.try_into().ok()).unwrap_or(100)
+    }
+
+    fn owned_slots(&self) -> bool {
+        self.live > 0 && self.weight() > 0 && !self.removed
+    }
+}
+
+impl Epoch {
+    fn makes_same_ring(&self, other: &Self) -> bool {
+        let members = |epoch: &Self| -> Vec<_> {
+            epoch.members.iter().map(|m| (m.key(), m.weight(), m.live)).collect()
+        };
+        self.ring_size == other.ring_size && members(self) == members(other)
+    }
+
+    fn former(&self) -> FormerRing {
+        let member = |member: &Member| {
+            let (weight, live_permille) = (member.weight(), member.live);
+            Some(FormerMember { key: member.key()?, weight, live_permille })
+        };
+        FormerRing {
+            ring_size: self.ring_size,
+            members: self.members.iter().filter_map(member).collect(),
+        }
+    }
+}
+
+impl History {
+    /// Notes the ring that is in force now: `live` is each backend's share of its weight, in
+    /// thousandths. Whether that is news.
+    pub fn note(
+        &mut self,
+        service: &ServiceConfig,
+        ring_size: u32,
+        now: u64,
+        live: impl Fn(BackendKey) -> u16,
+    ) -> bool {
+        let member = |backend: &BackendConfig| Member {
+            backend: BackendSpec::from(backend),
+            live: live(backend.key),
+            removed: false,
+        };
+        let members = service.backends.iter().map(member).collect();
+        let epoch = Epoch { since: now, ring_size, members };
+        let epochs = self.services.entry(text(service.key)).or_default();
+        let owned = epoch.members.iter().any(Member::owned_slots);
+        if epochs.last().is_some_and(|last| last.makes_same_ring(&epoch))
+            || epochs.is_empty() && !owned
+        {
+            return false;
+        }
+        epochs.push(epoch);
+        if epochs.len() > RINGS {
+            epochs.remove(1);
+        }
+        true
+    }
+
+    /// Forgets all rings of a service but the last: its slots are stable. Whether there were any.
+    pub fn settle(&mut self, service: ServiceKey) -> bool {
+        let Some(epochs) = self.services.get_mut(&text(service)) else { return false };
+        let settled = epochs.len() > 1;
+        epochs.drain(..epochs.len().saturating_sub(1));
+        settled
+    }
+
+    /// Forgets a backend that leaves or left: its flows ended, or are given up. Whether it was
+    /// known.
+    pub fn forget(&mut self, service: ServiceKey, backend: BackendKey) -> bool {
+        let mut known = false;
+        for epoch in self.services.get_mut(&text(service)).into_iter().flatten() {
+            for member in &mut epoch.members {
+                if member.key() == Some(backend) && !member.removed {
+                    member.removed = true;
+                    known = true;
+                }
+            }
+        }
+        known
+    }
+
+    /// Forgets services that are no more. Whether there were any.
+    pub fn retain(&mut self, services: &[ServiceConfig]) -> bool {
+        let keys: BTreeSet<String> = services.iter().map(|service| text(service.key)).collect();
+        let before = self.services.len();
+        self.services.retain(|key, _| keys.contains(key));
+        self.services.len() != before
+    }
+
+    /// The rings that flows of a service may live by, the oldest first.
+    pub fn former(&self, service: ServiceKey) -> Vec<FormerRing> {
+        self.epochs(service).iter().map(Epoch::former).collect()
+    }
+
+    /// Backends that owned slots and are no longer the service's, as they last were. What doesn't
+    /// fit the service any more is left out.
+    pub fn leaving(&self, service: &ServiceConfig) -> Vec<BackendConfig> {
+        let mut leaving: BTreeMap<BackendKey, BackendConfig> = BTreeMap::new();
+        for member in self.epochs(service.key).iter().flat_map(|epoch| &epoch.members) {
+            let Some(key) = member.key().filter(|_| member.owned_slots()) else { continue };
+            if service.backends.iter().any(|backend| backend.key == key) {
+                continue;
+            }
+            let alone = ServiceConfig { backends: Vec::new(), ..service.clone() };
+            if let Ok(backend) = member.backend.check(&alone) {
+                leaving.insert(key, backend);
+            }
+        }
+        leaving.into_values().collect()
+    }
+
+    fn epochs(&self, service: ServiceKey) -> &[Epoch] {
+        self.services.get(&text(service)).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn text(service: ServiceKey) -> String {
+    service.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    fn service(backends: &str) -> ServiceConfig {
+        let config = format!(
+            "interfaces = [\"eth0\"]\n[[service]]\nname = \"web\"\nvip = \"203.0.113.10:80\"\n\
+             forward = \"ipip\"\nbackend = [{backends}]"
+        );
+        parse(&config, "test.toml").unwrap().services.remove(0)
+    }
+
+    const A: &str = "{ address = \"10.0.0.1\" }";
+    const AB: &str = "{ address = \"10.0.0.1\" }, { address = \"10.0.0.2\", weight = 7 }";
+
+    fn key(last: u8) -> BackendKey {
+        format!("10.0.0.{last}").parse().unwrap()
+    }
+
+    #[test]
+    fn only_changed_rings_are_news() {
+        let mut history = History::default();
+        assert!(history.note(&service(AB), 251, 1, |_| 1000));
+        assert!(!history.note(&service(AB), 251, 2, |_| 1000));
+        assert!(history.note(&service(AB), 251, 3, |_| 0));
+        assert!(history.note(&service(AB), 509, 4, |_| 0));
+        assert_eq!(history.former(service(AB).key).len(), 3);
+        assert!(history.settle(service(AB).key));
+        assert!(!history.settle(service(AB).key));
+        assert_eq!(history.former(service(AB).key).len(), 1);
+    }
+
+    /// Before anybody was healthy there was nothing that a flow could live by.
+    #[test]
+    fn it_begins_with_the_first_owner() {
+        let mut history = History::default();
+        assert!(!history.note(&service(AB), 251, 1, |_| 0));
+        assert!(history.note(&service(AB), 251, 2, |_| 500));
+    }
+
+    #[test]
+    fn who_owned_slots_leaves() {
+        let mut history = History::default();
+        history.note(&service(AB), 251, 1, |key| if key == self::key(2) { 1000 } else { 0 });
+        assert_eq!(history.leaving(&service(AB)), []);
+        let leaving = history.leaving(&service(""));
+        assert_eq!(leaving.len(), 1, "the other one never owned a slot");
+        assert_eq!((leaving[0].key, leaving[0].weight), (key(2), 7));
+        history.note(&service(A), 251, 2, |_| 1000);
+        assert_eq!(history.leaving(&service(A)).len(), 1);
+        assert!(history.forget(service(A).key, key(2)));
+        assert_eq!(history.leaving(&service(A)), []);
+        assert!(!history.forget(service(A).key, key(2)));
+    }
+
+    #[test]
+    fn the_first_ring_outlives_those_between() {
+        let mut history = History::default();
+        for live in 1..100 {
+            history.note(&service(A), 251, live.into(), |_| live);
+        }
+        let rings = history.former(service(A).key);
+        assert_eq!(rings.len(), RINGS);
+        assert_eq!(rings[0].members[0].live_permille, 1);
+        assert_eq!(rings[RINGS - 1].members[0].live_permille, 99);
+        assert!(history.retain(&[]));
+        assert_eq!(history, History::default());
+    }
+
+    #[test]
+    fn it_survives_the_state_file() {
+        let mut history = History::default();
+        history.note(&service(AB), 251, 1, |_| 1000);
+        history.forget(service(AB).key, key(2));
+        let text = serde_json::to_string(&history).unwrap();
+        assert_eq!(serde_json::from_str::<History>(&text).unwrap(), history);
+    }
+}

@@ -1,0 +1,235 @@
+//! Since when slots move, and when they may rest.
+
+use std::collections::BTreeSet;
+
+use lb_common::{id::BackendId, layout::Slot};
+
+use super::Survey;
+use crate::plan::{Actual, ActualService, Change};
+
+/// A flow's packet may take so long from the program's first look at the slot to the record, and
+/// the clocks that tell the seconds may differ by so much.
+const SLACK_SECONDS: u32 = 2;
+
+/// Since when each moving slot is as it is. Times are in seconds of the clock that records name.
+#[derive(Clone, Debug, Default)]
+pub struct Transition {
+    /// By index in the slot table; [`STABLE`] where the slot doesn't move.
+    since: Vec<u32>,
+    /// Moving slots.
+    moving: usize,
+    /// When a packet of an open flow last got no record, although it should have one.
+    unrecorded: u32,
+}
+
+const STABLE: u32 = u32::MAX;
+
+impl Transition {
+    /// As maps that another agent left are found: who knows since when their slots move, so since
+    /// now.
+    pub fn of(actual: &Actual, now: u32) -> Self {
+        let mut transition = Self::default();
+        for service in actual.services.values() {
+            for (index, slot) in (service.entry.ring_start..).zip(&service.ring) {
+                transition.note_slot(index, *slot, now);
+            }
+        }
+        transition
+    }
+
+    /// Follows a change that was made.
+    pub fn note(&mut self, change: &Change, now: u32) {
+        if let Change::SetSlots { slots } = change {
+            slots.iter().for_each(|&(index, slot)| self.note_slot(index, slot, now));
+        }
+    }
+
+    fn note_slot(&mut self, index: u32, slot: Slot, now: u32) {
+        let place = index as usize;
+        if place >= self.since.len() {
+            if !slot.is_moving() {
+                return;
+            }
+            self.since.resize(place + 1, STABLE);
+        }
+        let before = self.since[place] != STABLE;
+        self.since[place] = if slot.is_moving() { now } else { STABLE };
+        self.moving = self.moving + usize::from(slot.is_moving()) - usize::from(before);
+        if self.moving == 0 {
+            self.since = Vec::new();
+        }
+    }
+
+    /// An open flow got no record: the window begins anew for all, since it may be quiet from now
+    /// on.
+    pub fn note_unrecorded(&mut self, now: u32) {
+        self.unrecorded = now;
+    }
+
+    /// Whether any slot moves.
+    pub fn is_over(&self) -> bool {
+        self.moving == 0
+    }
+
+    /// By index in the slot table: whether the slot moves.
+    pub fn moving(&self) -> Vec<bool> {
+        self.since.iter().map(|&since| since != STABLE).collect()
+    }
+
+    /// The slots that come closer to rest, after a survey: by index in the slot table.
+    ///
+    /// First a slot is settled, when every flow of `previous` that lives has a record; then, when
+    /// a later survey finds no record that names another than the current owner, it is stable.
+    pub fn rest(&self, actual: &Actual, survey: &Survey, now: u32) -> Vec<(u32, Slot)> {
+        let mut slots = Vec::new();
+        let mut seen = BTreeSet::new();
+        for service in actual.services.values() {
+            // Several services may share a ring.
+            if seen.insert(service.entry.ring_start) {
+                slots.extend(self.rest_of(service, survey, now));
+            }
+        }
+        slots
+    }
+
+    /// Backends that flows may live with for all that slots tell: their current and previous
+    /// owners, and elders of whom no survey has told since.
+    pub fn busy(&self, actual: &Actual, survey: &Survey) -> BTreeSet<BackendId> {
+        let mut busy = BTreeSet::new();
+        let mut last = Slot::VACANT;
+        for service in actual.services.values() {
+            for (index, &slot) in (service.entry.ring_start..).zip(&service.ring) {
+                let since = self.since.get(index as usize).copied().unwrap_or(0);
+                if slot.elder() != BackendId::NONE
+                    && survey.began <= since.saturating_add(SLACK_SECONDS)
+                {
+                    busy.insert(slot.elder());
+                }
+                // Runs of equal slots are common where little moves.
+                if slot != last {
+                    busy.extend([slot.current(), slot.previous()]);
+                    last = slot;
+                }
+            }
+        }
+        busy
+    }
+
+    fn rest_of(
+        &self,
+        service: &ActualService,
+        survey: &Survey,
+        now: u32,
+    ) -> impl Iterator<Item = (u32, Slot)> {
+        let idle = service.entry.idle_seconds;
+        (service.entry.ring_start..).zip(&service.ring).filter_map(move |(index, &slot)| {
+            let since = *self.since.get(index as usize).filter(|&&since| since != STABLE)?;
+            let after = if slot.is_settled() {
+                let alone = |owners: &Vec<BackendId>| owners.iter().all(|&o| o == slot.current());
+                let surveyed = survey.began > since.saturating_add(SLACK_SECONDS);
+                let alone = survey.owners.get(&index).is_none_or(alone);
+                if surveyed && alone { Slot::stable(slot.current()) } else { slot }
+            } else {
+                let begin = since.max(self.unrecorded);
+                let over = now > begin.saturating_add(idle).saturating_add(SLACK_SECONDS);
+                if over { slot.settled() } else { slot }
+            };
+            (after != slot).then_some((index, after))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::{id::ServiceId, layout::Affinity};
+
+    use super::*;
+    use crate::{
+        model::{Protocol, ServiceKey},
+        plan::DirectoryService,
+    };
+
+    const A: BackendId = BackendId(1);
+    const B: BackendId = BackendId(2);
+    const C: BackendId = BackendId(3);
+    const IDLE: u32 = 60;
+
+    fn actual(ring: &[Slot]) -> Actual {
+        let vip = "203.0.113.10".parse().unwrap();
+        let entry = DirectoryService {
+            id: ServiceId(1),
+            key: ServiceKey { vip, port: Some(80), protocol: Protocol::Tcp },
+            ring_start: 5,
+            ring_size: ring.len() as u32,
+            affinity: Affinity::Flow,
+            idle_seconds: IDLE,
+        };
+        let service = ActualService { entry, ring: ring.to_vec() };
+        Actual { services: [(ServiceId(1), service)].into(), ..Actual::default() }
+    }
+
+    fn survey(began: u32, owners: &[(u32, &[BackendId])]) -> Survey {
+        let owners = owners.iter().map(|&(index, owners)| (index, owners.to_vec())).collect();
+        Survey { began, owners, ..Survey::default() }
+    }
+
+    /// A slot goes from A to B and rests when nobody of A's can be left.
+    #[test]
+    fn a_slot_settles_and_rests() {
+        let mut actual = actual(&[Slot::stable(C), Slot::stable(A).toward(B)]);
+        let mut transition = Transition::of(&actual, 1000);
+        assert!(!transition.is_over());
+        assert_eq!(transition.moving(), [false, false, false, false, false, false, true]);
+        let at = |transition: &Transition, actual: &Actual, now, owners| {
+            transition.rest(actual, &survey(now, owners), now)
+        };
+        assert_eq!(at(&transition, &actual, 1000 + IDLE + SLACK_SECONDS, &[]), []);
+        let settled = at(&transition, &actual, 1000 + IDLE + SLACK_SECONDS + 1, &[]);
+        assert_eq!(settled, [(6, Slot::moving(B, B, A))]);
+        let change = Change::SetSlots { slots: settled };
+        actual.apply(&change);
+        transition.note(&change, 1100);
+        assert_eq!(at(&transition, &actual, 1102, &[]), [], "a survey from before says nothing");
+        assert_eq!(at(&transition, &actual, 2000, &[(6, &[B, A])]), [], "a flow lives with A");
+        let stable = at(&transition, &actual, 2000, &[(6, &[B])]);
+        assert_eq!(stable, [(6, Slot::stable(B))]);
+        transition.note(&Change::SetSlots { slots: stable }, 2000);
+        assert!(transition.is_over());
+        assert!(transition.moving().is_empty());
+    }
+
+    #[test]
+    fn a_further_change_and_a_spent_budget_begin_the_window_anew() {
+        let actual = actual(&[Slot::stable(A).toward(B), Slot::stable(A).toward(C)]);
+        let mut transition = Transition::of(&actual, 1000);
+        transition.note(&Change::SetSlots { slots: vec![(6, Slot::stable(A).toward(C))] }, 1050);
+        let late = 1000 + IDLE + SLACK_SECONDS + 1;
+        let settled: Vec<u32> = transition
+            .rest(&actual, &survey(late, &[]), late)
+            .into_iter()
+            .map(|(index, _)| index)
+            .collect();
+        assert_eq!(settled, [5]);
+        transition.note_unrecorded(1030);
+        assert_eq!(transition.rest(&actual, &survey(late, &[]), late), []);
+    }
+
+    /// Back at its owner, a slot has none but recorded flows elsewhere: it needs no window.
+    #[test]
+    fn a_slot_that_returned_rests_when_its_guests_are_gone() {
+        let actual = actual(&[Slot::stable(A).toward(B).toward(A)]);
+        let transition = Transition::of(&actual, 1000);
+        assert_eq!(transition.rest(&actual, &survey(1010, &[(5, &[B])]), 1010), []);
+        let rest = transition.rest(&actual, &survey(1010, &[(5, &[A])]), 1010);
+        assert_eq!(rest, [(5, Slot::stable(A))]);
+    }
+
+    /// Everybody drained, and nobody is left: the slot is vacant.
+    #[test]
+    fn a_slot_of_nobody_rests_vacant() {
+        let actual = actual(&[Slot::stable(A).toward(BackendId::NONE).settled()]);
+        let transition = Transition::of(&actual, 1000);
+        let rest = transition.rest(&actual, &survey(1010, &[]), 1010);
+        assert_eq!(rest, [(5, Slot::VACANT)]);
+    }
+}
