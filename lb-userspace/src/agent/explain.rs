@@ -6,16 +6,17 @@ use std::net::{IpAddr, SocketAddr};
 use lb_common::{
     balance::balance,
     id::{BackendId, ServiceId},
-    layout::{BackendRecord, Kind},
+    layout::{BackendRecord, FlowRecord, Kind, Slot},
     network::{TCP, UDP},
     packet::Packet,
     tables::{MemoryBuffer, Tables as _},
     verdict::{Outcome, Verdict},
 };
 
-use super::Agent;
+use super::{Agent, watched::Watched};
 use crate::{
     api::{ApiError, ErrorKind, Explanation, FlowQuery, Step},
+    dataplane,
     model::Protocol,
     plan::backend_key,
 };
@@ -35,13 +36,14 @@ impl Agent {
         })?;
         let ingress = self.plane_ingress();
         let mut buffer = MemoryBuffer::new(&frame, HEADROOM, ingress);
-        let outcome = balance(Packet::new(&mut buffer), &self.plane);
+        let watched = Watched::new(&self.plane);
+        let outcome = balance(Packet::new(&mut buffer), &watched);
 
         let mut steps = vec![step(
             "parse",
             format!("{} packet from {} to {}", protocol.word(), query.from, query.to),
         )];
-        let service = self.explain_service(outcome.service, query, &mut steps);
+        let service = self.explain_service(outcome.service, query, &watched, &mut steps);
         let record = self.explain_backend(outcome.backend, service.is_some(), &mut steps);
         let (verdict, reason) = self.explain_end(&outcome, record.as_ref(), &mut steps);
         Ok(Explanation {
@@ -64,6 +66,7 @@ impl Agent {
         &self,
         id: ServiceId,
         query: &FlowQuery,
+        watched: &Watched<'_>,
         steps: &mut Vec<Step>,
     ) -> Option<String> {
         let Some(present) = self.actual.services.get(&id) else {
@@ -74,11 +77,31 @@ impl Agent {
         let service = self.effective.services.iter().find(|service| service.key == key);
         let name = service.map_or_else(|| key.to_string(), |service| service.name.clone());
         steps.push(step("service", format!("{name} ({key})")));
-        steps.push(step(
-            "slot",
-            format!("one of the ring's {} slots, by the flow's hash", present.entry.ring_size),
-        ));
+        if let Some((index, slot)) = watched.slot() {
+            let (number, size) = (index - present.entry.ring_start, present.entry.ring_size);
+            steps.push(step("slot", format!("number {number} of {size}, by the flow's hash")));
+            if slot.is_moving() {
+                steps.push(step("flow", self.explain_moving(slot, watched.record())));
+            }
+        }
         Some(name)
+    }
+
+    /// Where flows of a moving slot live.
+    fn explain_moving(&self, slot: Slot, record: Option<FlowRecord>) -> String {
+        let name = |id: BackendId| match self.actual.backends.get(&id) {
+            Some(record) => backend_key(record).to_string(),
+            None => "nobody".to_owned(),
+        };
+        let known = match record {
+            Some(record) => {
+                let quiet = record.quiet_seconds(dataplane::now());
+                format!("this one lives with {}, quiet for {quiet} s", name(record.owner.backend))
+            }
+            None => "nothing is remembered of this one".to_owned(),
+        };
+        let (new, old) = (name(slot.current()), name(slot.previous()));
+        format!("the slot moves: new flows go to {new}, unknown ones to {old}; {known}")
     }
 
     fn explain_backend(
@@ -91,7 +114,7 @@ impl Agent {
         match &record {
             Some(record) => {
                 let key = backend_key(record);
-                steps.push(step("backend", format!("{key} owns the slot (number {})", id.0)));
+                steps.push(step("backend", format!("{key} (record {})", id.0)));
             }
             None if found_service => {
                 steps.push(step("backend", "nobody owns the slot".to_owned()));

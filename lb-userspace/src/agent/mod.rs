@@ -13,6 +13,7 @@ mod reconcile;
 mod reload;
 mod start;
 mod status;
+mod watched;
 
 use std::{
     collections::BTreeMap,

@@ -64,12 +64,37 @@ impl Collector for Snapshot {
         counters(out, "passes", "Packets that were not for a service", passes)?;
         let drops = stats.drops_total.iter().map(|(reason, n)| ([("reason", reason.as_str())], *n));
         counters(out, "drops", "Packets refused, by reason", drops)?;
+        self.flows(out)?;
         self.traffic(out)?;
         self.backends(out)
     }
 }
 
 impl Snapshot {
+    fn flows(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let services = self.status.services.iter();
+        let moving = services.map(|s| ([("service", &*s.name)], f64::from(s.moving_slots)));
+        let help = "Slots whose flows may live with others than the slot's owner";
+        gauges(out, "moving_slots", help, moving)?;
+        let flows = &self.status.flows;
+        let records = [([], flows.records as f64)];
+        gauges(out, "flow_records", "Flows in moving slots that are remembered", records)?;
+        let capacity = [([], flows.capacity as f64)];
+        gauges(out, "flow_capacity", "The most flows that can be remembered", capacity)?;
+        let recorded = [([], flows.recorded_total)];
+        counters(out, "flows_recorded", "Flows that were remembered", recorded)?;
+        let unrecorded = [
+            ("opening_budget", flows.over_budget_opening_total),
+            ("budget", flows.over_budget_total),
+            ("table_full", flows.table_full_total),
+        ];
+        let unrecorded = unrecorded.map(|(reason, count)| ([("reason", reason)], count));
+        let help = "Packets whose flow could not be remembered; they were forwarded";
+        counters(out, "flows_unrecorded", help, unrecorded)?;
+        let anew = [([], flows.picked_anew_total)];
+        counters(out, "flows_picked_anew", "Flows whose backend was dead and replaced", anew)
+    }
+
     fn traffic(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let each = || {
             self.stats.services.iter().flat_map(|service| {
@@ -89,7 +114,8 @@ impl Snapshot {
         let each = || {
             self.status.services.iter().flat_map(|service| {
                 let labels = |address| [("service", &*service.name), ("backend", address)];
-                service.backends.iter().map(move |backend| (labels(&*backend.address), backend))
+                let backends = service.backends.iter().chain(&service.leaving);
+                backends.map(move |backend| (labels(&*backend.address), backend))
             })
         };
         let gauge = |value: fn(&BackendStatus) -> f64| {
@@ -106,6 +132,8 @@ impl Snapshot {
         gauges(out, "backend_live_weight", "The weight for new flows now", live_weight)?;
         let share = gauge(|backend| backend.share);
         gauges(out, "backend_share", "The part of the ring's slots, 0 to 1", share)?;
+        let flows = gauge(|backend| backend.flows as f64);
+        gauges(out, "backend_flows", "Remembered flows that live with the backend", flows)?;
         let checks =
             each().filter_map(|(labels, backend)| Some((labels, backend.health.as_ref()?)));
         let checks = checks.flat_map(|([service, backend], health)| {

@@ -1,0 +1,81 @@
+//! The running tables, with a note of what a packet on the host met in them.
+
+use std::{cell::Cell, ops::Deref};
+
+use lb_common::{
+    hash::KeySource,
+    id::BackendId,
+    layout::{
+        BackendEntry, Directory, FlowKey, FlowPlace, FlowRecord, ServiceEntry, Slot, VipEntry,
+    },
+    tables::Tables,
+};
+
+use crate::dataplane::DataPlane;
+
+/// Tables for one packet, which changes nothing in them.
+pub(super) struct Watched<'p> {
+    plane: &'p DataPlane,
+    slot: Cell<Option<(u32, Slot)>>,
+    record: Cell<Option<FlowRecord>>,
+}
+
+impl<'p> Watched<'p> {
+    pub(super) fn new(plane: &'p DataPlane) -> Self {
+        Self { plane, slot: Cell::new(None), record: Cell::new(None) }
+    }
+
+    /// The slot that the packet's flow is in, and its index in the slot table.
+    pub(super) fn slot(&self) -> Option<(u32, Slot)> {
+        self.slot.get()
+    }
+
+    /// What is remembered of the packet's flow, where that was asked for: in a moving slot.
+    pub(super) fn record(&self) -> Option<FlowRecord> {
+        self.record.get()
+    }
+}
+
+impl Tables for Watched<'_> {
+    fn keys(&self) -> &impl KeySource {
+        self.plane.keys()
+    }
+
+    fn directory(&self) -> Option<&Directory> {
+        self.plane.directory()
+    }
+
+    fn vip(&self, index: u32) -> Option<&VipEntry> {
+        self.plane.vip(index)
+    }
+
+    fn service(&self, index: u32) -> Option<&ServiceEntry> {
+        self.plane.service(index)
+    }
+
+    fn slot(&self, index: u32) -> Option<Slot> {
+        let slot = Tables::slot(self.plane, index);
+        self.slot.set(slot.map(|slot| (index, slot)));
+        slot
+    }
+
+    fn backend(&self, id: BackendId) -> Option<&BackendEntry> {
+        self.plane.backend(id)
+    }
+
+    fn now(&self) -> u32 {
+        self.plane.now()
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<impl Deref<Target = FlowPlace>> {
+        let place = self.plane.flow(key)?;
+        self.record.set(Some(place.get()));
+        Some(place)
+    }
+
+    fn remember(&self, _: &FlowKey, _: FlowRecord, _: bool) -> bool {
+        true
+    }
+
+    fn count_picked_anew(&self) {}
+}
