@@ -139,6 +139,7 @@ async fn prepare(settings: &Settings, config: Config) -> anyhow::Result<Prepared
         pin_path: Some(config.pin_path.clone()),
         capacity: capacity(&effective.services),
         flow_capacity: config.flow_capacity,
+        flow_budget: None,
         keys: Keys::from_seed(seed),
         trace: false,
     })?;

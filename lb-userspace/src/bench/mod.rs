@@ -98,6 +98,7 @@ fn open(capacity: Capacity) -> anyhow::Result<DataPlane> {
         pin_path: None,
         capacity,
         flow_capacity: FLOW_CAPACITY,
+        flow_budget: None,
         keys: Keys::from_seed(0x5eed_5eed_5eed_5eed),
         trace: false,
     })?)

@@ -78,6 +78,8 @@ pub(crate) struct Options {
     pub(crate) capacity: Capacity,
     /// Flows that are remembered at the most. A pinned table keeps its size.
     pub(crate) flow_capacity: u32,
+    /// New records that each CPU may make in a second; `None` follows the capacity.
+    pub(crate) flow_budget: Option<u32>,
     /// Keys of the flow hash.
     pub(crate) keys: Keys,
     /// Record the outcome of each packet, for [`DataPlane::test_run`].
@@ -349,7 +351,10 @@ fn load(
     let trace = u32::from(options.trace);
     loader.override_global("HASH_KEYS", &options.keys.0, true);
     loader.override_global("TRACE", &trace, true);
-    let budget = flows::Budget::of(flows)?;
+    let budget = match options.flow_budget {
+        Some(budget) => flows::Budget { opening: budget, others: budget },
+        None => flows::Budget::of(flows)?,
+    };
     loader.override_global("OPENING_BUDGET", &budget.opening, true);
     loader.override_global("OTHERS_BUDGET", &budget.others, true);
     let object = loader.load(&options.object).map_err(Error::load)?;

@@ -121,6 +121,7 @@ impl Replay {
             capacity: capacity(&config.services),
             // Nothing moves.
             flow_capacity: 1,
+            flow_budget: None,
             // The agent would choose a random one; the same input shall give the same output.
             keys: Keys::from_seed(config.hash_seed.unwrap_or(0)),
             trace: true,

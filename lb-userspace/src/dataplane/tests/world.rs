@@ -84,7 +84,8 @@ impl World {
             object: object(),
             pin_path: Some(self.pins.clone()),
             capacity: CAPACITY,
-            flow_capacity: 1024,
+            flow_capacity: 1 << 16,
+            flow_budget: None,
             keys: Keys::from_seed(1),
             trace: true,
         }
@@ -134,9 +135,20 @@ pub(super) fn backend(id: u32, last: u8) -> Change {
         service: 1,
         generation: id,
         address,
+        alive: 1,
         ..BackendRecord::VACANT
     };
     Change::SetBackend { id: BackendId(id), record: Box::new(record) }
+}
+
+/// The same, but it has failed.
+pub(super) fn dead_backend(id: u32, last: u8) -> Change {
+    match backend(id, last) {
+        Change::SetBackend { id, record } => {
+            Change::SetBackend { id, record: Box::new(BackendRecord { alive: 0, ..*record }) }
+        }
+        other => other,
+    }
 }
 
 pub(super) fn service(ring_start: u32, ring_size: u32) -> DirectoryService {
