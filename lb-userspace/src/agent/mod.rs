@@ -32,7 +32,7 @@ use crate::{
     config::{Config, ConfigErrors, ServiceConfig},
     dataplane::DataPlane,
     health::{Health, HealthEvent},
-    model::BackendKey,
+    model::{BackendKey, Desired},
     network::{Interfaces, NextHops, Resolution},
     plan::Actual,
     state::{Effective, State},
@@ -91,6 +91,8 @@ struct Agent {
     plane: DataPlane,
     /// What the maps hold.
     actual: Actual,
+    /// What they were last made to do; `None` where that failed.
+    last_desired: Option<Desired>,
     flows: FlowWatch,
     health: Health,
     next_hops: NextHops,

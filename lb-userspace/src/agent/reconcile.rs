@@ -14,7 +14,7 @@ use crate::{
     dataplane,
     health::CheckSpec,
     model::{BackendKey, ServiceKey},
-    plan::{Actual, Capacity, Change, backend_key, plan},
+    plan::{Actual, Capacity, Change, backend_key, plan, plan_after},
     sweep::Transition,
 };
 
@@ -107,6 +107,7 @@ impl Agent {
             tracing::error!("the data plane doesn't do what is desired: {trouble}");
         }
         self.trouble = Some(trouble);
+        self.last_desired = None;
         // Part of a plan may be in force: look.
         match self.plane.actual() {
             Ok(actual) => {
@@ -134,7 +135,8 @@ impl Agent {
             &self.interfaces.borrow(),
             |service, backend| self.live(service, backend),
         );
-        let changes = match plan(&desired, &self.actual) {
+        let last = self.last_desired.take();
+        let changes = match plan_after(last.as_ref(), &desired, &self.actual) {
             Ok(changes) => changes,
             Err(too_small) => {
                 tracing::info!("{too_small}: growing");
@@ -151,6 +153,7 @@ impl Agent {
             self.make(change)?;
         }
         self.note_history(&desired);
+        self.last_desired = Some(desired);
         Ok(())
     }
 

@@ -158,6 +158,7 @@ async fn prepare(settings: &Settings, config: Config) -> anyhow::Result<Prepared
         effective,
         plane,
         actual,
+        last_desired: None,
         flows: FlowWatch::new(transition, survey_ends),
         health: Health::new(health_events),
         ways: next_hops.resolutions(),

@@ -45,10 +45,29 @@ pub struct TooSmall {
 /// # Errors
 /// [`TooSmall`] if the maps must grow first.
 pub fn plan(desired: &Desired, actual: &Actual) -> Result<Vec<Change>, TooSmall> {
+    plan_after(None, desired, actual)
+}
+
+/// The same, where `last` is what the maps were last made to do: rings of services that want
+/// nothing else are not built again.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_after(
+    last: Option<&Desired>,
+    desired: &Desired,
+    actual: &Actual,
+) -> Result<Vec<Change>, TooSmall> {
+    let last: BTreeMap<ServiceKey, &Service> = last
+        .into_iter()
+        .flat_map(|last| &last.services)
+        .map(|service| (service.key, service))
+        .collect();
     let mut planner = Planner::new(actual);
     let mut directory = Vec::new();
     for service in &desired.services {
-        directory.push(planner.service(service));
+        let same = last.get(&service.key).is_some_and(|last| rings::same_inputs(last, service));
+        directory.push(planner.service(service, same));
     }
     planner.check_room()?;
     Ok(planner.finish(directory))
@@ -100,7 +119,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn service(&mut self, service: &Service) -> DirectoryService {
+    /// `same_ring`: its ring is what it shall be.
+    fn service(&mut self, service: &Service, same_ring: bool) -> DirectoryService {
         let id = match self.service_ids.get(&service.key) {
             Some(id) => *id,
             None => ServiceId(self.free_services.take()),
@@ -121,7 +141,9 @@ impl<'a> Planner<'a> {
             Some(present) => (self.ranges.take(ring_size), Before::Resized(&present.ring)),
             None => (self.ranges.take(ring_size), Before::Nothing),
         };
-        self.set_slots.extend(rings::changes(service, &ids, &before, ring_start, ring_size));
+        if !(same_ring && matches!(before, Before::Same(_))) {
+            self.set_slots.extend(rings::changes(service, &ids, &before, ring_start, ring_size));
+        }
 
         DirectoryService {
             id,

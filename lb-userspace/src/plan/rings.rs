@@ -16,6 +16,17 @@ pub fn size(ring_size: Option<u32>, backends: usize) -> u32 {
     ring_size.unwrap_or_else(|| default_size(backends))
 }
 
+/// Whether both want the same ring of the same backends.
+pub(super) fn same_inputs(one: &Service, other: &Service) -> bool {
+    let inputs = |service: &Service| {
+        let members = service.backends.iter().map(|b| (b.key, b.weight, b.live_permille));
+        let leaving = service.leaving.iter().map(|b| b.key);
+        let (members, leaving): (Vec<_>, Vec<_>) = (members.collect(), leaving.collect());
+        (service.affinity, service.ring_size, members, leaving)
+    };
+    inputs(one) == inputs(other)
+}
+
 /// What a ring's place held before.
 pub(super) enum Before<'a> {
     /// The service's own ring, of the same size.

@@ -261,6 +261,23 @@ fn a_cold_start_lays_out_former_rings() {
     assert!(slots(&cold).iter().any(|slot| slot.is_moving()));
 }
 
+/// A ring is built again only where something of it changed, and the plan is the same.
+#[test]
+fn what_did_not_change_is_not_planned_again() {
+    let with = |live| {
+        desired(vec![
+            service(1, vec![backend(1, 1000), backend(2, 1000)]),
+            service(2, vec![backend(1, live), backend(2, 1000)]),
+        ])
+    };
+    let mut actual = empty();
+    carry_out(&with(1000), &mut actual);
+    let changes = plan_after(Some(&with(1000)), &with(0), &actual).unwrap();
+    assert_eq!(changes, plan(&with(0), &actual).unwrap());
+    assert!(!changes.is_empty());
+    assert_eq!(plan_after(Some(&with(1000)), &with(1000), &actual).unwrap(), []);
+}
+
 /// Nothing is remembered of packets that stand alone.
 #[test]
 fn slots_of_single_packets_never_move() {
