@@ -49,8 +49,7 @@ fn drive(context: XdpContext) -> u32 {
         return xdp_action::XDP_ABORTED;
     }
     plan.counter = plan.counter.wrapping_add(1);
-    let flow = plan.counter.wrapping_mul(plan.step) & plan.mask;
-    if write_frame(&context, plan, flow).is_err() {
+    if write_frame(&context, plan).is_err() {
         return xdp_action::XDP_ABORTED;
     }
     // SAFETY: the helper takes the program's own context.
@@ -59,10 +58,10 @@ fn drive(context: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn write_frame(context: &XdpContext, plan: &BenchPlan, flow: u32) -> Result<(), DropReason> {
+fn write_frame(context: &XdpContext, plan: &BenchPlan) -> Result<(), DropReason> {
     let mut packet = Packet::new(XdpBuffer::new(context));
     packet.write::<[u8; BENCH_FRAME_LEN]>(0, plan.frame)?;
-    let word = plan.first_flow.wrapping_add(flow);
+    let word = plan.first_flow.wrapping_add(plan.flow(plan.counter));
     let sum = (word & 0xffff) + (word >> 16);
     let balance = !((sum & 0xffff) + (sum >> 16)) as u16;
     let [first, second] = plan.balance_offsets;

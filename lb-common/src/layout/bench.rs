@@ -13,8 +13,8 @@ pub const BENCH_FRAME_LEN: usize = 96;
 pub struct BenchPlan {
     /// Packets driven so far.
     pub counter: u32,
-    /// Packet `n` belongs to flow `n * step & mask`.
-    pub step: u32,
+    /// 0: flows come in no order; else they count up.
+    pub in_order: u32,
     /// Number of flows less 1; a power of two less 1.
     pub mask: u32,
     /// Offset of the 32-bit word that the flow's number is added to (the source address's last).
@@ -26,6 +26,27 @@ pub struct BenchPlan {
     pub first_flow: u32,
     /// The frame of flow 0, with zeros where it differs by flow.
     pub frame: [u8; BENCH_FRAME_LEN],
+}
+
+impl BenchPlan {
+    /// The number of the flow that a packet, by the counter, belongs to.
+    ///
+    /// Where flows come in no order, they are mixed as real traffic mixes them: by MurmurHash3's
+    /// finaliser, so that no cache and no prefetcher can tell the next one from the last ones. It is
+    /// a bijection: without a mask no flow comes twice.
+    #[inline(always)]
+    pub const fn flow(&self, packet: u32) -> u32 {
+        let number = if self.in_order == 0 { mix(packet) } else { packet };
+        number & self.mask
+    }
+}
+
+/// Every bit of the word moves every bit of the result.
+#[inline(always)]
+const fn mix(mut word: u32) -> u32 {
+    word = (word ^ (word >> 16)).wrapping_mul(0x85eb_ca6b);
+    word = (word ^ (word >> 13)).wrapping_mul(0xc2b2_ae35);
+    word ^ (word >> 16)
 }
 
 /// The reference's key of a service, of either family.

@@ -29,9 +29,6 @@ const CLIENT_PORT: u16 = 40_000;
 /// Sources from here on, by flow: 10.0.0.1, 2001:2:0:a::a00:1.
 const FIRST_CLIENT: u32 = 0x0a00_0001;
 
-/// 2³² divided by the golden ratio, odd: flows come in an order in which none is near the last.
-const SCATTER: u32 = 0x9e37_79b1;
-
 /// What to tell the driver for a case; packets so far: 0.
 pub(crate) fn plan(case: &Case) -> BenchPlan {
     let Frame { bytes, flow_offset, balance_offsets } = match case.class {
@@ -40,7 +37,7 @@ pub(crate) fn plan(case: &Case) -> BenchPlan {
     };
     BenchPlan {
         counter: 0,
-        step: if case.class == Class::NewFlows { 1 } else { SCATTER },
+        in_order: u32::from(case.class == Class::NewFlows),
         mask: case.flows.map_or(u32::MAX, |flows| flows - 1),
         flow_offset: flow_offset as u32,
         balance_offsets: balance_offsets.map(|offset| offset as u32),
@@ -163,6 +160,8 @@ fn frame(ether_type: u16, parts: &[&[u8]]) -> [u8; BENCH_FRAME_LEN] {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::bench::class::cases;
 
@@ -211,11 +210,30 @@ pub(crate) mod tests {
     #[test]
     fn a_number_of_flows_is_as_many_sources() {
         let case = cases().into_iter().find(|case| case.flows == Some(1 << 14)).unwrap();
+        let mut packets = vec![0u32; 1 << 14];
         let plan = plan(&case);
-        let mut seen = vec![false; 1 << 14];
-        for packet in 7..7 + (1u32 << 14) {
-            seen[(packet.wrapping_mul(plan.step) & plan.mask) as usize] = true;
+        for packet in 7..7 + (16u32 << 14) {
+            packets[plan.flow(packet) as usize] += 1;
         }
-        assert!(seen.iter().all(|seen| *seen));
+        // 16 expected of each, as of balls thrown into bins.
+        let (least, most) = (packets.iter().min().unwrap(), packets.iter().max().unwrap());
+        assert!(*least > 0 && *most < 48, "{least} to {most}");
+    }
+
+    #[test]
+    fn flows_come_in_no_order_but_where_they_count_up() {
+        let flows = |class| -> Vec<u32> {
+            let case = cases().into_iter().rfind(|case| case.class == class).unwrap();
+            let plan = plan(&case);
+            (0..1000).map(|packet| plan.flow(packet)).collect()
+        };
+        let strides = |class| -> HashSet<u32> {
+            flows(class).windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect()
+        };
+        assert_eq!(strides(Class::NewFlows), HashSet::from([1]));
+        assert_eq!(HashSet::<u32>::from_iter(flows(Class::SynFlood)).len(), 1000);
+        for class in [Class::V4Tcp, Class::SynFlood] {
+            assert!(strides(class).len() > 990, "{class:?}");
+        }
     }
 }
