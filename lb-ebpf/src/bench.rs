@@ -3,29 +3,22 @@
 #![no_std]
 #![no_main]
 
+mod classic;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::xdp_action,
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray},
+    btf_maps::{Array, ProgramArray},
     helpers::bpf_xdp_adjust_head,
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
 use lb_common::{
-    flow,
-    hash::{KeySource, reduce},
-    layout::{
-        BENCH_FRAME_LEN, BackendCounters, BackendRecord, BenchPlan, ClassicService, ClassicVip,
-        Slot,
-    },
-    link::{Link, NetworkProtocol},
-    network::{Address, Network},
+    layout::{BENCH_FRAME_LEN, BenchPlan},
     packet::Packet,
-    rewrite::{self, Inner},
     verdict::DropReason,
 };
 use lb_ebpf::buffer::XdpBuffer;
-use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 /// The program under test, at index 0.
 #[btf_map(name = "under_test")]
@@ -84,112 +77,6 @@ fn least(context: XdpContext) -> u32 {
     match packet.and_then(|mut packet| packet.write(0, HEADER)) {
         Ok(()) => xdp_action::XDP_TX,
         Err(_) => xdp_action::XDP_DROP,
-    }
-}
-
-/// A third is free when the most flows that are measured, 2²⁰, are in it.
-const CLASSIC_CONNECTIONS: usize = (1 << 20) + (1 << 19);
-// Places that the benchmark sizes when it loads the program.
-const CLASSIC_SERVICES: usize = 512;
-const CLASSIC_RINGS: usize = 65_537;
-const CLASSIC_BACKENDS: usize = 1_024;
-
-/// Key of a connection of either family: the five-tuple.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct ClassicFlow {
-    source: Address,
-    destination: Address,
-    ports: u32,
-    protocol: u32,
-}
-
-#[btf_map(name = "classic_vips")]
-static CLASSIC_VIPS: HashMap<ClassicVip, ClassicService, CLASSIC_SERVICES> = HashMap::new();
-#[btf_map(name = "classic_flows")]
-static CLASSIC_FLOWS: LruHashMap<ClassicFlow, u32, CLASSIC_CONNECTIONS> = LruHashMap::new();
-#[btf_map(name = "classic_slots")]
-static CLASSIC_SLOTS: Array<Slot, CLASSIC_RINGS> = Array::new();
-#[btf_map(name = "classic_backends")]
-static CLASSIC_RECORDS: Array<BackendRecord, CLASSIC_BACKENDS> = Array::new();
-#[btf_map(name = "classic_counters")]
-static CLASSIC_COUNTERS: PerCpuArray<BackendCounters, CLASSIC_BACKENDS> = PerCpuArray::new();
-
-/// How balancers with a connection table work: the VIP in a hash map, every flow in a per-CPU LRU
-/// hash, the ring only on a miss. Parsing and encapsulation are ours, so that only the look-ups
-/// differ.
-#[xdp(frags)]
-fn classic(context: XdpContext) -> u32 {
-    match classic_balance(&context) {
-        Ok(true) => xdp_action::XDP_TX,
-        Ok(false) => xdp_action::XDP_PASS,
-        Err(_) => xdp_action::XDP_DROP,
-    }
-}
-
-#[inline(always)]
-fn classic_balance(context: &XdpContext) -> Result<bool, DropReason> {
-    let packet = Packet::new(XdpBuffer::new(context));
-    let Some(link) = Link::read(&packet) else { return Ok(false) };
-    match link.network {
-        NetworkProtocol::Ipv4 => classic_journey::<Ipv4Hdr>(packet, link),
-        NetworkProtocol::Ipv6 => classic_journey::<Ipv6Hdr>(packet, link),
-    }
-}
-
-#[inline(always)]
-fn classic_journey<N: Network>(
-    packet: Packet<XdpBuffer<'_>>,
-    link: Link,
-) -> Result<bool, DropReason> {
-    let offset = link.tags.link_len();
-    let Some(header) = N::read(&packet, offset) else { return Ok(false) };
-    let transport = header.transport(&packet, offset)?;
-    let ports = flow::ports(&packet, offset, &header, transport)?;
-    flow::flags(&packet, offset, &header, transport)?;
-    let vip = ClassicVip {
-        address: header.destination_address(),
-        port: flow::destination_port(ports),
-        protocol: transport.protocol.into(),
-    };
-    // SAFETY: the value is only read, and nobody changes it during a run.
-    let Some(service) = (unsafe { CLASSIC_VIPS.get(vip) }) else { return Ok(false) };
-    let key = ClassicFlow {
-        source: header.source_address(),
-        destination: vip.address,
-        ports,
-        protocol: transport.protocol.into(),
-    };
-    let hash = header.flow_hash(&ClassicKeys, ports, transport.protocol);
-    // SAFETY: the value is only read.
-    let backend = match unsafe { CLASSIC_FLOWS.get(key) } {
-        Some(backend) => *backend,
-        None => {
-            let index = service.ring_start + reduce(hash, service.ring_size);
-            let slot = CLASSIC_SLOTS.get(index).ok_or(DropReason::NoBackend)?;
-            let backend = slot.current().0;
-            let _: Result<(), i32> = CLASSIC_FLOWS.insert(key, backend, 0);
-            backend
-        }
-    };
-    let record = CLASSIC_RECORDS.get(backend).ok_or(DropReason::Inconsistent)?;
-    if let Some(counters) = CLASSIC_COUNTERS.get_ptr_mut(backend) {
-        // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
-        let counters = unsafe { &mut *counters };
-        counters.packets += 1;
-        counters.bytes += (offset + header.total_len()) as u64;
-    }
-    rewrite::toward(packet, link, Inner::of(&header, hash), record)?;
-    Ok(true)
-}
-
-/// A fixed key: nobody attacks a benchmark.
-struct ClassicKeys;
-
-impl KeySource for ClassicKeys {
-    #[inline(always)]
-    fn key(&self, index: usize) -> u32 {
-        0x9e37_79b9 ^ index as u32
     }
 }
 

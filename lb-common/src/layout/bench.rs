@@ -53,22 +53,61 @@ const fn mix(mut word: u32) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct ClassicVip {
-    /// The address; an IPv4 address is mapped.
-    pub address: Address,
-    /// Port, host order.
+    /// The address, an IPv4 address mapped; in words as they lie in memory.
+    pub address: [u32; 4],
+    /// Port, host order; 0 for any.
     pub port: u16,
     /// Protocol number.
     pub protocol: u16,
 }
 
-/// A service's ring in the reference's slots.
+/// The reference's service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct ClassicService {
-    /// Its first slot.
+    /// Its place in the reference's counters.
+    pub number: u32,
+    /// The first slot of its ring.
     pub ring_start: u32,
-    /// Slots.
+    /// Slots of its ring.
     pub ring_size: u32,
+}
+
+/// The reference's key of a connection, of either family: the five-tuple.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ClassicFlow {
+    /// As in [`ClassicVip`].
+    pub source: [u32; 4],
+    /// As in [`ClassicVip`].
+    pub destination: [u32; 4],
+    /// Source and destination port as they lie in the packet.
+    pub ports: u32,
+    /// Protocol number.
+    pub protocol: u32,
+}
+
+/// What the reference remembers of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ClassicConnection {
+    /// When UDP last used it, in ns of the monotonic clock.
+    pub last_use_ns: u64,
+    /// Number of its backend.
+    pub backend: u32,
+    /// Padding: 0.
+    pub reserved: u32,
+}
+
+/// An address in words as they lie in memory.
+#[inline(always)]
+pub const fn classic_address(address: Address) -> [u32; 4] {
+    let word = u128::from_ne_bytes(address);
+    if cfg!(target_endian = "little") {
+        [word as u32, (word >> 32) as u32, (word >> 64) as u32, (word >> 96) as u32]
+    } else {
+        [(word >> 96) as u32, (word >> 64) as u32, (word >> 32) as u32, word as u32]
+    }
 }
 
 // SAFETY: integers and arrays of them; the assertion leaves no room for padding.
@@ -77,9 +116,15 @@ unsafe impl Plain for BenchPlan {}
 unsafe impl Plain for ClassicVip {}
 // SAFETY: as above.
 unsafe impl Plain for ClassicService {}
+// SAFETY: as above.
+unsafe impl Plain for ClassicFlow {}
+// SAFETY: as above.
+unsafe impl Plain for ClassicConnection {}
 
 const _: () = {
     assert!(size_of::<BenchPlan>() == 28 + BENCH_FRAME_LEN);
     assert!(size_of::<ClassicVip>() == 20);
-    assert!(size_of::<ClassicService>() == 8);
+    assert!(size_of::<ClassicService>() == 12);
+    assert!(size_of::<ClassicFlow>() == 40);
+    assert!(size_of::<ClassicConnection>() == 16);
 };

@@ -12,7 +12,10 @@ mod slot;
 mod trace;
 
 pub use backend::{BackendEntry, BackendRecord, Kind, OUTER_CAPACITY};
-pub use bench::{BENCH_FRAME_LEN, BenchPlan, ClassicService, ClassicVip};
+pub use bench::{
+    BENCH_FRAME_LEN, BenchPlan, ClassicConnection, ClassicFlow, ClassicService, ClassicVip,
+    classic_address,
+};
 pub use counters::BackendCounters;
 pub use directory::{
     Affinity, Directory, FAMILY_V4, FAMILY_V6, Half, PILOTS, PROTOCOL_TCP, PROTOCOL_UDP,

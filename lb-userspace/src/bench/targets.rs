@@ -51,9 +51,9 @@ pub(crate) fn ns(case: &Case, measured: impl Fn(&Case) -> Option<f64>) -> Option
 
 /// The most that a case shall cost as a part of `classic`'s cost.
 pub(crate) fn ratio(case: &Case) -> Option<f64> {
-    let told = matches!(case.class, Class::V4Tcp | Class::V6Tcp)
-        && matches!(case.mode, Some(Mode::L2 | Mode::Ipip));
-    told.then(|| established(case).map(|(_, ratio)| ratio)).flatten()
+    matches!(case.mode, Some(Mode::L2 | Mode::Ipip))
+        .then(|| established(case).map(|(_, ratio)| ratio))
+        .flatten()
 }
 
 fn established(case: &Case) -> Option<(f64, f64)> {
@@ -93,6 +93,7 @@ mod tests {
         assert!(cases().iter().all(|case| ns(case, |_| Some(1.0)).is_some()));
         assert_eq!(ratio(&case(Class::V6Tcp, 1 << 14, Mode::Ipip)), Some(0.25));
         assert_eq!(ratio(&case(Class::V4Tcp, 1, Mode::Gue)), None);
+        assert_eq!(ratio(&case(Class::V4Udp, 1, Mode::Ipip)), Some(0.45));
         assert_eq!(ratio(&Case { class: Class::NotOurs, flows: None, mode: None }), None);
     }
 }

@@ -53,7 +53,7 @@ use self::{
 };
 pub(crate) use self::{
     attach::{AttachMode, Attached},
-    bench::{Bench, UnderTest},
+    bench::{Bench, CONNECTIONS, UnderTest},
     counters::Counters,
     decap::{Decapsulator, Endpoints, Totals},
     error::Error,

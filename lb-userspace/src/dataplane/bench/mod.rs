@@ -3,15 +3,14 @@
 //! What a packet costs is what the driver takes with the program under test, less what it takes
 //! with one that returns at once.
 
+mod classic;
+
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, MapError, ProgramArray},
+    maps::{Array, Map, MapData, MapError, ProgramArray},
     programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp},
 };
-use lb_common::layout::{
-    BENCH_FRAME_LEN, BackendRecord, BenchPlan, ClassicService, ClassicVip, Slot,
-};
-use lb_common::network::{TCP, UDP};
+use lb_common::layout::{BENCH_FRAME_LEN, BenchPlan};
 
 use super::{
     Action, DataPlane, Error,
@@ -19,11 +18,9 @@ use super::{
     run::{self, GROWTH},
     sys,
 };
-use crate::{
-    model::Protocol,
-    objects,
-    plan::{Actual, address_bytes},
-};
+use crate::{objects, plan::Actual};
+
+pub(crate) use classic::CONNECTIONS;
 
 /// A program to drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,12 +78,10 @@ impl Bench {
     /// # Errors
     /// If the kernel refuses.
     pub(crate) fn open(plane: DataPlane, actual: &Actual) -> Result<Self, Error> {
-        let capacity = plane.capacity();
+        let cpu = sys::stay_on_one_cpu()
+            .map_err(|error| Error::kernel("keep the measurement on one CPU", error))?;
         let mut loader = EbpfLoader::new();
-        loader
-            .map_max_entries("classic_slots", capacity.slots)
-            .map_max_entries("classic_backends", capacity.backends)
-            .map_max_entries("classic_counters", capacity.backends);
+        classic::size(&mut loader, plane.capacity())?;
         let mut object = loader.load(objects::BENCH).map_err(Error::load)?;
         for program in ["drive", "empty", "least", "classic"] {
             let name = || Error::Object { what: format!("XDP program {program}") };
@@ -94,9 +89,7 @@ impl Bench {
                 object.program_mut(program).ok_or_else(name)?.try_into().map_err(|_| name())?;
             loaded.load().map_err(Error::verify)?;
         }
-        fill_classic(&mut object, actual)?;
-        let cpu = sys::stay_on_one_cpu()
-            .map_err(|error| Error::kernel("keep the measurement on one CPU", error))?;
+        classic::fill(&mut object, actual, cpu)?;
         let under_test = take(&mut object, "under_test")?;
         let plan = take(&mut object, "plan")?;
         Ok(Self { object, plane, under_test, plan, cpu, driven: 0 })
@@ -182,35 +175,4 @@ where
 {
     let missing = || Error::Object { what: format!("map {name} of the kind that it should be") };
     object.take_map(name).ok_or_else(missing)?.try_into().map_err(|_| missing())
-}
-
-fn fill_classic(object: &mut Ebpf, actual: &Actual) -> Result<(), Error> {
-    let refused = |name: &str, error| Error::library(format!("fill the map {name}"), error);
-
-    let mut vips: HashMap<_, Value<ClassicVip>, Value<ClassicService>> =
-        take(object, "classic_vips")?;
-    let mut slots: Array<_, Value<Slot>> = take(object, "classic_slots")?;
-    for service in actual.services.values() {
-        let (key, ring_start) = (service.entry.key, service.entry.ring_start);
-        let vip = ClassicVip {
-            address: address_bytes(key.vip),
-            port: key.port.unwrap_or(0),
-            protocol: match key.protocol {
-                Protocol::Tcp => TCP.into(),
-                Protocol::Udp => UDP.into(),
-            },
-        };
-        let ring = ClassicService { ring_start, ring_size: service.entry.ring_size };
-        vips.insert(Value(vip), Value(ring), 0).map_err(|error| refused("classic_vips", error))?;
-        for (index, slot) in (ring_start..).zip(&service.ring) {
-            slots.set(index, Value(*slot), 0).map_err(|error| refused("classic_slots", error))?;
-        }
-    }
-    let mut backends: Array<_, Value<BackendRecord>> = take(object, "classic_backends")?;
-    for (id, record) in &actual.backends {
-        backends
-            .set(id.0, Value(*record), 0)
-            .map_err(|error| refused("classic_backends", error))?;
-    }
-    Ok(())
 }
