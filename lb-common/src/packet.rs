@@ -50,6 +50,52 @@ unsafe impl Wire for network_types::ip::Ipv6Hdr {}
 // SAFETY: `repr(C)`, byte arrays only.
 unsafe impl Wire for network_types::udp::UdpHdr {}
 
+/// Copies a value word by word.
+///
+/// Left to itself, the compiler calls a function that copies byte by byte, where it can't tell
+/// whether source and destination overlap: a map's value and a frame.
+///
+/// # Safety
+/// As many bytes as the value has may be written at `to`.
+#[inline(always)]
+unsafe fn store<T: Wire>(value: &T, to: *mut u8) {
+    const { assert!(size_of::<T>() < 104) };
+    let from = (&raw const *value).cast::<u8>();
+    let len = size_of::<T>();
+    // Not a loop, of which the compiler would make that call again.
+    macro_rules! words {
+        ($($at:literal)*) => {$(
+            if len >= $at + 8 {
+                // SAFETY: inside the value, and so many bytes may be written.
+                unsafe { word::<u64>(from, to, $at) };
+            }
+        )*};
+    }
+    words!(0 8 16 24 32 40 48 56 64 72 80 88);
+    // SAFETY: as above: each goes on where the larger ones end.
+    unsafe {
+        if len & 4 != 0 {
+            word::<u32>(from, to, len & !7);
+        }
+        if len & 2 != 0 {
+            word::<u16>(from, to, len & !3);
+        }
+        if len & 1 != 0 {
+            word::<u8>(from, to, len & !1);
+        }
+    }
+}
+
+/// Copies one word.
+///
+/// # Safety
+/// There is one at `at` bytes from either address.
+#[inline(always)]
+unsafe fn word<W: Copy>(from: *const u8, to: *mut u8, at: usize) {
+    // SAFETY: the caller says so.
+    unsafe { to.add(at).cast::<W>().write_unaligned(from.add(at).cast::<W>().read_unaligned()) };
+}
+
 /// One frame, of which the first piece of memory, with all headers, can be read and written.
 ///
 /// Not `Copy`: growing consumes it, so that no stale header is ever read.
@@ -107,7 +153,7 @@ impl<B: Buffer> Packet<B> {
             return Err(DropReason::Truncated);
         }
         // SAFETY: the bytes are inside the frame, checked above; `Wire` has no padding.
-        unsafe { ((self.start + offset) as *mut T).write_unaligned(value) };
+        unsafe { store(&value, (self.start + offset) as *mut u8) };
         Ok(())
     }
 

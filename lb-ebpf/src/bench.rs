@@ -72,7 +72,16 @@ fn empty(_: XdpContext) -> u32 {
 /// The least that an encapsulation can cost: room for a header, and 34 bytes of it.
 #[xdp(frags)]
 fn least(context: XdpContext) -> u32 {
-    const HEADER: [u8; 34] = [0x45; 34];
+    /// All differ, or the compiler would set them in a loop.
+    const HEADER: [u8; 34] = {
+        let mut header = [0; 34];
+        let mut at = 0;
+        while at < header.len() {
+            header[at] = at as u8;
+            at += 1;
+        }
+        header
+    };
     let packet = Packet::new(XdpBuffer::new(&context)).grow_front(20);
     match packet.and_then(|mut packet| packet.write(0, HEADER)) {
         Ok(()) => xdp_action::XDP_TX,
