@@ -13,6 +13,8 @@ pub(crate) enum Class {
     V4Udp,
     /// Established TCP connections over IPv6.
     V6Tcp,
+    /// Established TCP connections over IPv4, in slots that all move: each has a record.
+    Moving,
     /// Clients connect: each packet is a SYN as an operating system sends it, with options, and
     /// the sources count up, as clients behind one another's addresses do.
     NewFlows,
@@ -61,6 +63,7 @@ impl Class {
             Self::V4Tcp => "v4_tcp",
             Self::V4Udp => "v4_udp",
             Self::V6Tcp => "v6_tcp",
+            Self::Moving => "moving",
             Self::NewFlows => "new_flows",
             Self::SynFlood => "syn_flood",
             Self::NotOurs => "not_ours",
@@ -143,6 +146,7 @@ pub(crate) fn cases() -> Vec<Case> {
         }
     }
     cases.extend(established(Class::V4Udp, Mode::Ipip));
+    cases.extend(established(Class::Moving, Mode::Ipip));
     for class in [Class::NewFlows, Class::SynFlood] {
         cases.push(Case { class, flows: None, mode: Some(Mode::Ipip) });
     }

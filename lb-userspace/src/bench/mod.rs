@@ -89,8 +89,8 @@ fn filled(desired: &Desired) -> anyhow::Result<(DataPlane, Actual)> {
     Ok((plane, actual))
 }
 
-/// Flows that there is room for, as in a balancer whose config says nothing of it.
-const FLOW_CAPACITY: u32 = 1_000_000;
+/// Flows that there is room for: all of the largest case.
+const FLOW_CAPACITY: u32 = 1 << 20;
 
 fn open(capacity: Capacity) -> anyhow::Result<DataPlane> {
     Ok(DataPlane::open(Options {
@@ -98,7 +98,8 @@ fn open(capacity: Capacity) -> anyhow::Result<DataPlane> {
         pin_path: None,
         capacity,
         flow_capacity: FLOW_CAPACITY,
-        flow_budget: None,
+        // Every flow of a moving slot has a record.
+        flow_budget: Some(u32::MAX),
         keys: Keys::from_seed(0x5eed_5eed_5eed_5eed),
         trace: false,
     })?)

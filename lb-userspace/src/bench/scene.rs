@@ -8,7 +8,8 @@ use lb_common::layout::Affinity;
 
 use super::class::{Case, Class, Mode};
 use crate::model::{
-    Backend, BackendKey, Desired, MacAddress, Protocol, Route, Service, ServiceKey,
+    Backend, BackendKey, Desired, FormerMember, FormerRing, MacAddress, Protocol, Route, Service,
+    ServiceKey,
 };
 
 /// Services, each with a VIP of its own.
@@ -22,6 +23,7 @@ const PORT: u16 = 443;
 /// Last part of the VIPs that TCP packets are sent to, the first mode's.
 const FIRST_TCP_VIP: u8 = 10;
 const UDP_VIP: u8 = 20;
+const MOVING_VIP: u8 = 21;
 const FIRST_IDLE_VIP: u8 = 30;
 const NOT_A_VIP: u8 = 200;
 
@@ -34,21 +36,26 @@ pub(crate) fn desired() -> Desired {
         }
     }
     services.push((vip(false, UDP_VIP), Protocol::Udp, Mode::Ipip));
+    services.push((vip(false, MOVING_VIP), Protocol::Tcp, Mode::Ipip));
     let idle = (SERVICES - services.len()) as u8;
     services
         .extend((0..idle).map(|n| (vip(n % 2 == 1, FIRST_IDLE_VIP + n), Protocol::Tcp, Mode::L2)));
     let services = services.into_iter().zip(0..);
-    Desired {
+    let mut desired = Desired {
         services: services
             .map(|((vip, protocol, mode), n)| service(n, vip, protocol, mode))
             .collect(),
-    }
+    };
+    let moving = vip(false, MOVING_VIP);
+    desired.services.iter_mut().filter(|s| s.key.vip == moving).for_each(move_all);
+    desired
 }
 
 /// Address and port that a case's packets are sent to.
 pub(crate) fn destination(case: &Case) -> (IpAddr, u16) {
     let last = match (case.class, case.mode) {
         (Class::V4Udp, _) => UDP_VIP,
+        (Class::Moving, _) => MOVING_VIP,
         (_, Some(mode)) => tcp_vip(mode),
         (_, None) => NOT_A_VIP,
     };
@@ -64,6 +71,21 @@ fn vip(is_v6: bool, last: u8) -> IpAddr {
         Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, last.into()).into()
     } else {
         Ipv4Addr::new(198, 18, 0, last).into()
+    }
+}
+
+/// Makes every slot move: the first half of the backends had all, the second half has all now.
+fn move_all(service: &mut Service) {
+    let half = service.backends.len() / 2;
+    let lives = |index: usize, first: bool| if (index < half) == first { 1000 } else { 0 };
+    let members = service.backends.iter().enumerate().map(|(index, backend)| FormerMember {
+        key: backend.key,
+        weight: backend.weight,
+        live_permille: lives(index, true),
+    });
+    service.former = vec![FormerRing { ring_size: RING_SIZE, members: members.collect() }];
+    for (index, backend) in service.backends.iter_mut().enumerate() {
+        backend.live_permille = lives(index, false);
     }
 }
 

@@ -114,6 +114,7 @@ fn packets(class: Class) -> &'static str {
     match class {
         Class::V4Tcp => "IPv4 TCP",
         Class::V4Udp => "IPv4 UDP",
+        Class::Moving => "IPv4 TCP, moving",
         Class::V6Tcp => "IPv6 TCP",
         Class::NewFlows => "new flows",
         Class::SynFlood => "SYN flood",
