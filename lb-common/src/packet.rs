@@ -171,3 +171,31 @@ impl<B: Buffer> Packet<B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables::MemoryBuffer;
+
+    fn written<const LEN: usize>() {
+        let value: [u8; LEN] = core::array::from_fn(|at| at as u8 + 1);
+        let mut buffer = MemoryBuffer::new(&[0; 128], 0, 1);
+        Packet::new(&mut buffer).write(1, value).unwrap();
+        let bytes = buffer.frame();
+        assert_eq!(bytes[1..=LEN], value);
+        assert!(bytes[0] == 0 && bytes[LEN + 1..].iter().all(|byte| *byte == 0), "{LEN}");
+    }
+
+    #[test]
+    fn values_of_every_length_are_written_whole() {
+        written::<1>();
+        written::<2>();
+        written::<3>();
+        written::<7>();
+        written::<8>();
+        written::<12>();
+        written::<20>();
+        written::<52>();
+        written::<103>();
+    }
+}
