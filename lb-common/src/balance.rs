@@ -11,14 +11,14 @@ use crate::{
     rewrite::{self, Inner},
     select,
     tables::Tables,
-    verdict::{DropReason, Outcome, Verdict},
+    verdict::{DropReason, Packed, Verdict},
 };
 
 /// Decides what becomes of a frame, and rewrites it where it is forwarded. The content of a frame
 /// that is dropped is not defined any more.
 #[inline(always)]
-pub fn balance<B: Buffer>(packet: Packet<B>, tables: &impl Tables) -> Outcome {
-    let Some(link) = Link::read(&packet) else { return Outcome::PASS };
+pub fn balance<B: Buffer>(packet: Packet<B>, tables: &impl Tables) -> Packed {
+    let Some(link) = Link::read(&packet) else { return Packed::PASS };
     match link.network {
         NetworkProtocol::Ipv4 => journey::<Ipv4Hdr, B>(packet, link, tables),
         NetworkProtocol::Ipv6 => journey::<Ipv6Hdr, B>(packet, link, tables),
@@ -26,17 +26,17 @@ pub fn balance<B: Buffer>(packet: Packet<B>, tables: &impl Tables) -> Outcome {
 }
 
 #[inline(always)]
-fn journey<N: Network, B: Buffer>(packet: Packet<B>, link: Link, tables: &impl Tables) -> Outcome {
+fn journey<N: Network, B: Buffer>(packet: Packet<B>, link: Link, tables: &impl Tables) -> Packed {
     let offset = link.tags.link_len();
-    let Some(header) = N::read(&packet, offset) else { return Outcome::PASS };
-    let Some(directory) = tables.directory() else { return Outcome::PASS };
+    let Some(header) = N::read(&packet, offset) else { return Packed::PASS };
+    let Some(directory) = tables.directory() else { return Packed::PASS };
     let in_force = select::InForce::of(directory);
-    let Some(vip) = select::vip(&header, in_force, tables) else { return Outcome::PASS };
+    let Some(vip) = select::vip(&header, in_force, tables) else { return Packed::PASS };
 
-    let unknown = |reason| Outcome::refused(reason, ServiceId::NONE, BackendId::NONE);
+    let unknown = |reason| Packed::refused(reason, ServiceId::NONE, BackendId::NONE);
     let transport = match header.transport(&packet, offset) {
         Ok(transport) if select::serves(vip, transport.protocol) => transport,
-        Ok(_) => return Outcome::PASS,
+        Ok(_) => return Packed::PASS,
         Err(reason) => return unknown(reason),
     };
     let ports = match flow::ports(&packet, offset, &header, transport) {
@@ -44,43 +44,37 @@ fn journey<N: Network, B: Buffer>(packet: Packet<B>, link: Link, tables: &impl T
         Err(reason) => return unknown(reason),
     };
     let Some(service) = select::service(vip, transport.protocol, ports, in_force, tables) else {
-        return Outcome::PASS;
+        return Packed::PASS;
     };
     let id = ServiceId(service.id);
     let flags = match flow::flags(&packet, offset, &header, transport) {
         Ok(flags) => flags,
-        Err(reason) => return Outcome::refused(reason, id, BackendId::NONE),
+        Err(reason) => return Packed::refused(reason, id, BackendId::NONE),
     };
     let flow = Flow { protocol: transport.protocol, ports, flags };
 
     let hash = select::hash(&header, &flow, service, tables);
     let choice = match select::backend(&header, &flow, hash, service, tables) {
         Ok(choice) => choice,
-        Err(reason) => return Outcome::refused(reason, id, BackendId::NONE),
+        Err(reason) => return Packed::refused(reason, id, BackendId::NONE),
     };
     let Some(backend) = choice.backend() else {
-        return Outcome::refused(DropReason::NoBackend, id, BackendId::NONE);
+        return Packed::refused(DropReason::NoBackend, id, BackendId::NONE);
     };
     let record = match select::record(backend, tables) {
         Ok(record) => record,
-        Err(reason) => return Outcome::refused(reason, id, backend),
+        Err(reason) => return Packed::refused(reason, id, backend),
     };
     let verdict = match record.egress_ifindex {
         0 => Verdict::Transmit,
         ifindex if ifindex == packet.ingress_ifindex() => Verdict::Transmit,
         _ => Verdict::Redirect,
     };
-    let forwarded = Outcome {
-        verdict,
-        reason: None,
-        service: id,
-        backend,
-        port: record.egress_port,
-        bytes: (offset + header.total_len()) as u32,
-        opens: flow.opens(),
-    };
+    let bytes = (offset + header.total_len()) as u32;
+    let forwarded =
+        Packed::forwarded(verdict, (id, backend), record.egress_port, bytes, flow.opens());
     match rewrite::toward(packet, link, Inner::of(&header, hash), record) {
         Ok(_) => forwarded,
-        Err(reason) => Outcome::refused(reason, id, backend),
+        Err(reason) => Packed::refused(reason, id, backend),
     }
 }

@@ -17,10 +17,6 @@ pub enum Verdict {
 }
 
 /// A verdict with what led to it.
-///
-/// Flat, with every field always set, where an enum would say it better: the compiler keeps the
-/// fields in registers across branches, and the verifier refuses to let it store one that some
-/// branch never set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// What happens to the packet.
@@ -40,26 +36,116 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// The packet was rewritten toward a backend.
+    pub const fn is_forwarded(&self) -> bool {
+        matches!(self.verdict, Verdict::Transmit | Verdict::Redirect)
+    }
+}
+
+/// An [`Outcome`] in two words, as the packet path hands it out.
+///
+/// Each of its many exits sets it: a word is one instruction and stays in a register, where the
+/// fields of a struct are stored one by one. Nor does the verifier meet a field that some exit
+/// never set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// From the lowest bit on: verdict (2), whether it opens a connection (1), 5 unused, reason
+    /// (8), port (16), bytes (32).
+    what: u64,
+    /// Backend (32), service (32).
+    who: u64,
+}
+
+impl Packed {
     /// Not ours.
-    pub const PASS: Self = Self {
-        verdict: Verdict::Pass,
-        reason: None,
-        service: ServiceId::NONE,
-        backend: BackendId::NONE,
-        port: 0,
-        bytes: 0,
-        opens: false,
-    };
+    pub const PASS: Self = Self { what: Verdict::Pass as u64, who: 0 };
 
     /// Refused, with what was found before.
     #[inline(always)]
     pub const fn refused(reason: DropReason, service: ServiceId, backend: BackendId) -> Self {
-        Self { verdict: Verdict::Drop, reason: Some(reason), service, backend, ..Self::PASS }
+        Self { what: Verdict::Drop as u64 | (reason as u64) << 8, who: who(service, backend) }
     }
 
-    /// The packet was rewritten toward a backend.
-    pub const fn is_forwarded(&self) -> bool {
-        matches!(self.verdict, Verdict::Transmit | Verdict::Redirect)
+    /// Rewritten toward a backend. `port` is below 2¹⁶: see [`Outcome::port`].
+    #[inline(always)]
+    pub const fn forwarded(
+        verdict: Verdict,
+        (service, backend): (ServiceId, BackendId),
+        port: u32,
+        bytes: u32,
+        opens: bool,
+    ) -> Self {
+        let what = verdict as u64
+            | (opens as u64) << 2
+            | (port as u64 & 0xffff) << 16
+            | (bytes as u64) << 32;
+        Self { what, who: who(service, backend) }
+    }
+
+    /// What happens to the packet.
+    #[inline(always)]
+    pub const fn verdict(self) -> Verdict {
+        match self.what & 3 {
+            0 => Verdict::Pass,
+            1 => Verdict::Transmit,
+            2 => Verdict::Redirect,
+            _ => Verdict::Drop,
+        }
+    }
+
+    /// Number of the [`DropReason`], 0 for none.
+    #[inline(always)]
+    pub const fn reason_number(self) -> u32 {
+        (self.what >> 8) as u32 & 0xff
+    }
+
+    /// [`Outcome::service`].
+    #[inline(always)]
+    pub const fn service(self) -> ServiceId {
+        ServiceId((self.who >> 32) as u32)
+    }
+
+    /// [`Outcome::backend`].
+    #[inline(always)]
+    pub const fn backend(self) -> BackendId {
+        BackendId(self.who as u32)
+    }
+
+    /// [`Outcome::port`].
+    #[inline(always)]
+    pub const fn port(self) -> u32 {
+        (self.what >> 16) as u32 & 0xffff
+    }
+
+    /// [`Outcome::bytes`].
+    #[inline(always)]
+    pub const fn bytes(self) -> u32 {
+        (self.what >> 32) as u32
+    }
+
+    /// [`Outcome::opens`].
+    #[inline(always)]
+    pub const fn opens(self) -> bool {
+        self.what & 4 != 0
+    }
+}
+
+#[inline(always)]
+const fn who(service: ServiceId, backend: BackendId) -> u64 {
+    backend.0 as u64 | (service.0 as u64) << 32
+}
+
+impl From<Packed> for Outcome {
+    fn from(packed: Packed) -> Self {
+        Self {
+            verdict: packed.verdict(),
+            reason: DropReason::try_from(packed.reason_number()).ok(),
+            service: packed.service(),
+            backend: packed.backend(),
+            port: packed.port(),
+            bytes: packed.bytes(),
+            opens: packed.opens(),
+        }
     }
 }
 
@@ -161,3 +247,32 @@ const _: () = {
         index += 1;
     }
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_do_not_mix() {
+        let (service, backend) = (ServiceId(u32::MAX), BackendId(u32::MAX - 1));
+        let packed =
+            Packed::forwarded(Verdict::Redirect, (service, backend), 0xffff, u32::MAX - 2, true);
+        let outcome = Outcome {
+            verdict: Verdict::Redirect,
+            reason: None,
+            service,
+            backend,
+            port: 0xffff,
+            bytes: u32::MAX - 2,
+            opens: true,
+        };
+        assert_eq!(Outcome::from(packed), outcome);
+        for &reason in DropReason::ALL {
+            let refused = Outcome::from(Packed::refused(reason, service, BackendId::NONE));
+            assert_eq!((refused.verdict, refused.reason), (Verdict::Drop, Some(reason)));
+            assert_eq!((refused.service, refused.backend), (service, BackendId::NONE));
+            assert_eq!((refused.port, refused.bytes, refused.opens), (0, 0, false));
+        }
+        assert_eq!(Outcome::from(Packed::PASS).verdict, Verdict::Pass);
+    }
+}

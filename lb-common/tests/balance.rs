@@ -17,7 +17,7 @@ use lb_common::{
     layout::{Affinity, BackendRecord, Kind, Slot},
     packet::Packet,
     tables::{MemoryBuffer, MemoryTables},
-    verdict::{DropReason, Outcome, Verdict},
+    verdict::{DropReason, Outcome, Packed, Verdict},
 };
 use proptest::prelude::*;
 
@@ -65,7 +65,7 @@ fn services() -> MemoryTables {
 fn run(tables: &MemoryTables, frame: &[u8]) -> (Outcome, Vec<u8>) {
     let mut buffer = MemoryBuffer::new(frame, HEADROOM, INGRESS);
     let outcome = balance(Packet::new(&mut buffer), tables);
-    (outcome, buffer.frame())
+    (outcome.into(), buffer.frame())
 }
 
 fn refused(tables: &MemoryTables, frame: &[u8]) -> DropReason {
@@ -237,7 +237,11 @@ fn every_reason_of_the_balancer() {
     let mut elsewhere = ipv4(VIP4, 6, &[], &tcp(1, 81, 0, &[]));
     elsewhere[8] = 0;
     let outcome = run(&l2, &ethernet(&[], 0x0800, &elsewhere)).0;
-    assert_eq!(outcome, Outcome::PASS, "expired, at a port that nobody serves: not ours");
+    assert_eq!(
+        outcome,
+        Outcome::from(Packed::PASS),
+        "expired, at a port that nobody serves: not ours"
+    );
     assert_eq!(edit(6, &[0x20, 0]), DropReason::Fragment, "first");
     assert_eq!(edit(6, &[0, 9]), DropReason::Fragment, "later");
     assert_eq!(edit(32, &[0x40]), DropReason::Malformed, "TCP header length");
@@ -277,7 +281,7 @@ fn every_reason_of_the_balancer() {
     assert_eq!(refused(&whole, &longer), DropReason::TooBig);
     let mut buffer = MemoryBuffer::new(&good, 8, INGRESS);
     let outcome = balance(Packet::new(&mut buffer), &tables(record(Kind::Ipv4, true)));
-    assert_eq!(outcome.reason, Some(DropReason::NoHeadroom));
+    assert_eq!(Outcome::from(outcome).reason, Some(DropReason::NoHeadroom));
 }
 
 proptest! {
@@ -289,7 +293,7 @@ proptest! {
         let tables = tables(record(Kind::GueIpv6, true));
         let (outcome, out) = run(&tables, &frame);
         if outcome.verdict == Verdict::Pass {
-            prop_assert_eq!(outcome, Outcome::PASS);
+            prop_assert_eq!(outcome, Outcome::from(Packed::PASS));
             prop_assert_eq!(out, frame);
         }
     }

@@ -16,7 +16,7 @@ use lb_common::{
     layout::{Affinity, BackendRecord, FlowRecord, FlowState, Kind, Slot},
     packet::Packet,
     tables::{MemoryBuffer, MemoryTables},
-    verdict::DropReason,
+    verdict::{DropReason, Outcome},
 };
 use proptest::prelude::*;
 
@@ -60,7 +60,8 @@ fn set(tables: &mut MemoryTables, slot: Slot) {
 
 fn send(tables: &MemoryTables, segment: &[u8], protocol: u8) -> Result<BackendId, DropReason> {
     let frame = ethernet(&[], 0x0800, &ipv4(VIP, protocol, &[], segment));
-    let outcome = balance(Packet::new(&mut MemoryBuffer::new(&frame, 256, 3)), tables);
+    let outcome: Outcome =
+        balance(Packet::new(&mut MemoryBuffer::new(&frame, 256, 3)), tables).into();
     outcome.reason.map_or(Ok(outcome.backend), Err)
 }
 

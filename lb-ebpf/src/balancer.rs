@@ -8,7 +8,7 @@ use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use lb_common::{
     balance::balance,
     packet::Packet,
-    verdict::{DropReason, Verdict},
+    verdict::{OUTCOME_PASS, Verdict},
 };
 use lb_ebpf::buffer::XdpBuffer;
 
@@ -16,17 +16,24 @@ use lb_ebpf::buffer::XdpBuffer;
 #[xdp(frags)]
 fn xlb(context: XdpContext) -> u32 {
     let outcome = balance(Packet::new(XdpBuffer::new(&context)), &maps::Maps);
-    maps::trace(&outcome);
-    if outcome.is_forwarded() {
-        maps::count_forwarded(&outcome);
-    } else {
-        maps::count_outcome(DropReason::number(outcome.reason));
-    }
-    match outcome.verdict {
-        Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Transmit => xdp_action::XDP_TX,
-        Verdict::Redirect => maps::redirect(outcome.port),
-        Verdict::Drop => xdp_action::XDP_DROP,
+    maps::trace(outcome);
+    match outcome.verdict() {
+        Verdict::Pass => {
+            maps::count_outcome(OUTCOME_PASS);
+            xdp_action::XDP_PASS
+        }
+        Verdict::Transmit => {
+            maps::count_forwarded(outcome);
+            xdp_action::XDP_TX
+        }
+        Verdict::Redirect => {
+            maps::count_forwarded(outcome);
+            maps::redirect(outcome.port())
+        }
+        Verdict::Drop => {
+            maps::count_outcome(outcome.reason_number());
+            xdp_action::XDP_DROP
+        }
     }
 }
 

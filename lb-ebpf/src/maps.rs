@@ -16,7 +16,7 @@ use lb_common::{
         FlowWords, SERVICE_POSITIONS, ServiceEntry, Slot, TraceRecord, VIP_POSITIONS, VipEntry,
     },
     tables::Tables,
-    verdict::{OUTCOMES, Outcome},
+    verdict::{OUTCOMES, Packed},
 };
 
 /// `BPF_F_MMAPABLE`: the agent maps the table into its memory (kernel 5.5).
@@ -172,7 +172,7 @@ impl Tables for Maps {
 
 /// Records what became of the packet, if the program was loaded for tracing.
 #[inline(always)]
-pub fn trace(outcome: &Outcome) {
+pub fn trace(outcome: Packed) {
     if TRACE.load() != 0
         && let Some(place) = TRACE_RECORDS.get_ptr_mut(0)
     {
@@ -192,13 +192,13 @@ pub fn count_outcome(outcome: u32) {
 
 /// Counts a packet toward its backend.
 #[inline(always)]
-pub fn count_forwarded(outcome: &Outcome) {
-    if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(outcome.backend.0) {
+pub fn count_forwarded(outcome: Packed) {
+    if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(outcome.backend().0) {
         // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
         let counters = unsafe { &mut *counters };
         counters.packets += 1;
-        counters.bytes += u64::from(outcome.bytes);
-        counters.new_flows += u64::from(outcome.opens);
+        counters.bytes += u64::from(outcome.bytes());
+        counters.new_flows += u64::from(outcome.opens());
     }
 }
 

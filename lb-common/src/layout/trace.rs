@@ -1,7 +1,7 @@
 //! What became of the last packet, for replay.
 
 use super::Plain;
-use crate::verdict::{DropReason, Outcome};
+use crate::verdict::Packed;
 
 /// The one value of the trace map, written only by a program loaded for tracing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,11 +20,11 @@ pub struct TraceRecord {
 impl TraceRecord {
     /// What is recorded of an outcome.
     #[inline(always)]
-    pub const fn of(outcome: &Outcome) -> Self {
+    pub const fn of(outcome: Packed) -> Self {
         Self {
-            service: outcome.service.0,
-            backend: outcome.backend.0,
-            reason: DropReason::number(outcome.reason),
+            service: outcome.service().0,
+            backend: outcome.backend().0,
+            reason: outcome.reason_number(),
             reserved: 0,
         }
     }

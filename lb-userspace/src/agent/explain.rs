@@ -37,7 +37,7 @@ impl Agent {
         let ingress = self.plane_ingress();
         let mut buffer = MemoryBuffer::new(&frame, HEADROOM, ingress);
         let watched = Watched::new(&self.plane);
-        let outcome = balance(Packet::new(&mut buffer), &watched);
+        let outcome: Outcome = balance(Packet::new(&mut buffer), &watched).into();
 
         let mut steps = vec![step(
             "parse",
