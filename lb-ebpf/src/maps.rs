@@ -13,7 +13,8 @@ use lb_common::{
     id::BackendId,
     layout::{
         BackendCounters, BackendEntry, Directory, FlowCounters, FlowKey, FlowPlace, FlowRecord,
-        FlowWords, SERVICE_POSITIONS, ServiceEntry, Slot, TraceRecord, VIP_POSITIONS, VipEntry,
+        FlowWords, GLIMPSES, Glimpse, SERVICE_POSITIONS, ServiceEntry, Slot, TraceRecord,
+        VIP_POSITIONS, VipEntry,
     },
     tables::Tables,
     verdict::{OUTCOMES, Packed},
@@ -53,6 +54,8 @@ static FLOW_PLACES: HashMap<FlowKey, FlowPlace, FLOWS, { BPF_F_NO_PREALLOC as us
     HashMap::new();
 #[btf_map(name = "flow_counters")]
 static FLOW_COUNTERS: PerCpuArray<FlowCounters, 1> = PerCpuArray::new();
+#[btf_map(name = "glimpses")]
+static FLOW_GLIMPSES: Array<Glimpse, { GLIMPSES as usize }> = Array::new();
 #[btf_map(name = "trace")]
 static TRACE_RECORDS: Array<TraceRecord, 1> = Array::new();
 
@@ -70,6 +73,9 @@ static TRACE: Global<u32> = Global::new(0);
 static OPENING_BUDGET: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static OTHERS_BUDGET: Global<u32> = Global::new(0);
+/// The same for flows beyond that of which a packet came before.
+#[unsafe(no_mangle)]
+static AGAIN_BUDGET: Global<u32> = Global::new(0);
 
 /// A [`lb_common::hash::Keys`] in read-only data.
 #[repr(transparent)]
@@ -139,19 +145,29 @@ impl Tables for Maps {
             counters.second = record.seen;
             counters.opening_in_second = 0;
             counters.others_in_second = 0;
+            counters.again_in_second = 0;
         }
         if opens {
             if counters.opening_in_second >= OPENING_BUDGET.load() {
+                // Its next packet shows that it isn't forged.
+                glimpse(record.hash, record.seen);
                 counters.over_budget_opening += 1;
                 return false;
             }
             counters.opening_in_second += 1;
+        } else if counters.others_in_second < OTHERS_BUDGET.load() {
+            counters.others_in_second += 1;
         } else {
-            if counters.others_in_second >= OTHERS_BUDGET.load() {
+            if !glimpse(record.hash, record.seen) {
                 counters.over_budget += 1;
                 return false;
             }
-            counters.others_in_second += 1;
+            if counters.again_in_second >= AGAIN_BUDGET.load() {
+                counters.over_budget += 1;
+                counters.over_budget_again += 1;
+                return false;
+            }
+            counters.again_in_second += 1;
         }
         if FLOW_PLACES.insert(key, FlowPlace::from(FlowWords::from(record)), 0).is_err() {
             counters.table_full += 1;
@@ -167,6 +183,19 @@ impl Tables for Maps {
             // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
             unsafe { (*counters).picked_anew += 1 };
         }
+    }
+}
+
+/// Leaves a glimpse of a flow. Whether there was one of it before.
+#[inline(always)]
+fn glimpse(hash: u32, second: u32) -> bool {
+    let Some(place) = FLOW_GLIMPSES.get_ptr_mut(Glimpse::place(hash)) else { return false };
+    let now = Glimpse::new(hash, second);
+    // SAFETY: one aligned word; where two CPUs meet, one glimpse is lost.
+    unsafe {
+        let earlier = place.read_volatile();
+        place.write_volatile(now);
+        now.follows(earlier)
     }
 }
 

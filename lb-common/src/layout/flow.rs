@@ -182,6 +182,41 @@ const fn progress_word(hash: u32, seen: u32, state: FlowState) -> u64 {
     (hash as u64) << 32 | ((seen << 2) | state as u32) as u64
 }
 
+/// A trace of a flow that got no record, because the budget was spent: if another packet of it
+/// comes soon, it isn't one that a flood made up.
+///
+/// One word in a small table by the flow's hash, where it is soon overwritten: the hash's upper
+/// half, then the second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Glimpse(u32);
+
+/// Places for glimpses; a power of two. At 200,000 packets a second each lasts for 1.3 s.
+pub const GLIMPSES: u32 = 1 << 18;
+
+impl Glimpse {
+    const SOON_SECONDS: u16 = 30;
+
+    /// Of a packet of the flow with this hash, now.
+    #[inline(always)]
+    pub const fn new(hash: u32, second: u32) -> Self {
+        Self(hash & 0xffff_0000 | second & 0xffff)
+    }
+
+    /// Its place in the table.
+    #[inline(always)]
+    pub const fn place(hash: u32) -> u32 {
+        hash & (GLIMPSES - 1)
+    }
+
+    /// Whether it is of the same flow as an earlier one, and not long after it.
+    #[inline(always)]
+    pub const fn follows(self, earlier: Self) -> bool {
+        let since = (self.0 as u16).wrapping_sub(earlier.0 as u16);
+        self.0 >> 16 == earlier.0 >> 16 && since <= Self::SOON_SECONDS
+    }
+}
+
 /// What one CPU remembered of flows in moving slots, and what it may still.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -192,6 +227,8 @@ pub struct FlowCounters {
     pub over_budget_opening: u64,
     /// Other packets that got no record: the budget was spent.
     pub over_budget: u64,
+    /// Of both, packets of flows that had come before: the budget of those was spent, too.
+    pub over_budget_again: u64,
     /// Packets that got no record: the table was full.
     pub table_full: u64,
     /// Records whose backend was dead or gone and was replaced.
@@ -202,21 +239,21 @@ pub struct FlowCounters {
     pub opening_in_second: u32,
     /// Other new records in this second.
     pub others_in_second: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Records beyond that in this second, of flows that had come before.
+    pub again_in_second: u32,
 }
 
 // SAFETY: bytes and two u32, repr(C), 24 bytes.
 unsafe impl Plain for FlowKey {}
 // SAFETY: two u64, repr(C).
 unsafe impl Plain for FlowWords {}
-// SAFETY: five u64 and four u32, repr(C).
+// SAFETY: six u64 and four u32, repr(C).
 unsafe impl Plain for FlowCounters {}
 
 const _: () = {
     assert!(size_of::<FlowKey>() == 24);
     assert!(size_of::<FlowPlace>() == 16 && size_of::<FlowWords>() == 16);
-    assert!(size_of::<FlowCounters>() == 56);
+    assert!(size_of::<FlowCounters>() == 64);
 };
 
 #[cfg(test)]
@@ -246,6 +283,17 @@ mod tests {
         assert_eq!(place.get(), FlowRecord { owner, ..record() });
         place.set_progress(&record(), 5, FlowState::Open);
         assert_eq!(place.get(), FlowRecord { owner, seen: 5, state: FlowState::Open, ..record() });
+    }
+
+    #[test]
+    fn a_glimpse_knows_its_flow_for_a_while() {
+        let first = Glimpse::new(0xabcd_1234, 70_000);
+        assert!(Glimpse::new(0xabcd_1234, 70_000).follows(first));
+        assert!(Glimpse::new(0xabcd_1234, 70_030).follows(first));
+        assert!(!Glimpse::new(0xabcd_1234, 70_031).follows(first));
+        assert!(!Glimpse::new(0xabce_1234, 70_001).follows(first));
+        assert!(Glimpse::new(7 << 16, 65_536).follows(Glimpse::new(7 << 16, 65_535)));
+        assert_eq!(Glimpse::place(5 | 1 << 30), 5);
     }
 
     #[test]

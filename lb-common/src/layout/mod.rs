@@ -21,7 +21,9 @@ pub use directory::{
     Affinity, Directory, FAMILY_V4, FAMILY_V6, Half, PILOTS, PROTOCOL_TCP, PROTOCOL_UDP,
     SERVICE_POSITIONS, ServiceEntry, VIP_POSITIONS, VipEntry, service_key,
 };
-pub use flow::{FlowCounters, FlowKey, FlowPlace, FlowRecord, FlowState, FlowWords, Owner};
+pub use flow::{
+    FlowCounters, FlowKey, FlowPlace, FlowRecord, FlowState, FlowWords, GLIMPSES, Glimpse, Owner,
+};
 pub use slot::{BACKEND_NUMBERS, Slot};
 pub use trace::TraceRecord;
 

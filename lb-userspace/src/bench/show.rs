@@ -72,7 +72,11 @@ fn results(rows: &[Row]) -> Table {
             Some(value) => format!("{value:.decimals$}"),
             None => String::new(),
         };
-        let (word, style) = if row.within { ("ok", GREEN) } else { ("over", RED) };
+        let (word, style) = match (row.target_ns, row.within) {
+            (None, _) => ("", DIM),
+            (Some(_), true) => ("ok", GREEN),
+            (Some(_), false) => ("over", RED),
+        };
         table.row([
             packets(row.class).into(),
             flows(row.flows).into(),

@@ -16,12 +16,16 @@ const BATCH: usize = 4096;
 /// Flows that open can be forged by anybody: what they make in the time that a handshake may take
 /// fills no more than half of the table, so others always find room. Others must at least be
 /// known to be flows of the service; the table's length in a minute is room for a burst of all.
+/// Where others spend theirs, forged ones too, a flow is remembered at its second packet, by a
+/// third budget: a flood hardly sends two of one flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Budget {
     /// Of flows that open.
     pub(super) opening: u32,
     /// Of others.
     pub(super) others: u32,
+    /// Beyond these, of flows of which a packet came before.
+    pub(super) again: u32,
 }
 
 impl Budget {
@@ -35,7 +39,7 @@ impl Budget {
     fn each(flow_capacity: u32, cpus: u32) -> Self {
         // 75 s is how long an opening flow is remembered.
         let per_second = |seconds: u32| (flow_capacity / seconds / cpus.max(1)).max(8);
-        Self { opening: per_second(2 * 75), others: per_second(60) }
+        Self { opening: per_second(2 * 75), others: per_second(60), again: per_second(60) }
     }
 }
 
@@ -115,6 +119,7 @@ impl DataPlane {
             sum.recorded += value.recorded;
             sum.over_budget_opening += value.over_budget_opening;
             sum.over_budget += value.over_budget;
+            sum.over_budget_again += value.over_budget_again;
             sum.table_full += value.table_full;
             sum.picked_anew += value.picked_anew;
         }
@@ -133,6 +138,6 @@ mod tests {
             assert!(budget.opening * cpus * 75 <= capacity / 2, "{budget:?}");
             assert!(budget.others > budget.opening);
         }
-        assert_eq!(Budget::each(1024, 64), Budget { opening: 8, others: 8 });
+        assert_eq!(Budget::each(1024, 64), Budget { opening: 8, others: 8, again: 8 });
     }
 }

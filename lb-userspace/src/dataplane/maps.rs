@@ -12,8 +12,9 @@ use aya::{
 };
 use lb_common::{
     layout::{
-        BackendCounters, BackendEntry, Directory, FlowCounters, FlowKey, FlowWords, Plain,
-        SERVICE_POSITIONS, ServiceEntry, Slot, TraceRecord, VIP_POSITIONS, VipEntry,
+        BackendCounters, BackendEntry, Directory, FlowCounters, FlowKey, FlowWords, GLIMPSES,
+        Glimpse, Plain, SERVICE_POSITIONS, ServiceEntry, Slot, TraceRecord, VIP_POSITIONS,
+        VipEntry,
     },
     verdict::OUTCOMES,
 };
@@ -43,7 +44,7 @@ enum Length {
 }
 
 /// Every pinned map: its name, the bytes of a value, its length.
-const SHAPES: [(&str, usize, Length); 11] = [
+const SHAPES: [(&str, usize, Length); 12] = [
     ("directory", size_of::<Directory>(), Length::Fixed(1)),
     ("vips", size_of::<VipEntry>(), Length::Fixed(2 * VIP_POSITIONS)),
     ("services", size_of::<ServiceEntry>(), Length::Fixed(2 * SERVICE_POSITIONS)),
@@ -54,6 +55,7 @@ const SHAPES: [(&str, usize, Length); 11] = [
     ("ports", PORT_BYTES as usize, Length::Ports),
     ("flows", size_of::<FlowWords>(), Length::Flows),
     ("flow_counters", size_of::<FlowCounters>(), Length::Fixed(1)),
+    ("glimpses", size_of::<Glimpse>(), Length::Fixed(GLIMPSES)),
     ("grace", size_of::<u32>(), Length::Fixed(1)),
 ];
 
@@ -71,6 +73,8 @@ pub(super) struct Maps {
     pub(super) flows: HashMap<MapData, Value<FlowKey>, Value<FlowWords>>,
     pub(super) flows_fd: OwnedFd,
     pub(super) flow_counters: PerCpuArray<MapData, Value<FlowCounters>>,
+    /// The program's alone.
+    _glimpses: MapData,
     pub(super) trace: Array<MapData, Value<TraceRecord>>,
     grace: ArrayOfMaps<MapData, Array<MapData, u32>>,
     grace_inner: Array<MapData, u32>,
@@ -152,6 +156,7 @@ impl Maps {
             flows: kind("flows", Map::HashMap(flows).try_into())?,
             flows_fd,
             flow_counters: typed(object, "flow_counters", &mut bytes)?,
+            _glimpses: take_data(object, "glimpses", &mut bytes)?,
             trace: typed(object, "trace", &mut bytes)?,
             grace: typed(object, "grace", &mut bytes)?,
             grace_inner: Array::create(1, 0)

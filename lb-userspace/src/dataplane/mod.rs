@@ -352,11 +352,14 @@ fn load(
     loader.override_global("HASH_KEYS", &options.keys.0, true);
     loader.override_global("TRACE", &trace, true);
     let budget = match options.flow_budget {
-        Some(budget) => flows::Budget { opening: budget, others: budget },
+        Some(budget) => {
+            flows::Budget { opening: budget, others: budget, ..flows::Budget::of(flows)? }
+        }
         None => flows::Budget::of(flows)?,
     };
     loader.override_global("OPENING_BUDGET", &budget.opening, true);
     loader.override_global("OTHERS_BUDGET", &budget.others, true);
+    loader.override_global("AGAIN_BUDGET", &budget.again, true);
     let object = loader.load(&options.object).map_err(Error::load)?;
 
     let mut program = Program::load(object, PROGRAM)?;

@@ -103,6 +103,26 @@ fn the_budget_bounds_records_and_nothing_else() {
     });
 }
 
+/// Where the budget is spent, a flow is remembered at its second packet.
+#[test]
+fn who_comes_twice_is_remembered() {
+    run("flows-twice", |world| {
+        let options = Options { flow_budget: Some(0), ..world.options() };
+        let mut plane = DataPlane::open(options).unwrap();
+        apply(&mut plane, &two_backends());
+        move_to_second(&mut plane);
+        let before = spread(&mut plane);
+        assert_eq!(records(&plane), []);
+        assert_eq!(spread(&mut plane), before);
+        let of_first = before.iter().filter(|&&backend| backend == 1).count();
+        let known = records(&plane).len();
+        assert!(known * 10 >= of_first * 9, "{known} of {of_first}: few share a place");
+        let counters = plane.flow_counters().unwrap();
+        assert_eq!((counters.recorded, counters.over_budget_again), (known as u64, 0));
+        plane.remove().unwrap();
+    });
+}
+
 /// A record that names a dead backend, or a number that is another backend's now, is not followed.
 #[test]
 fn who_is_dead_or_another_is_not_followed() {
