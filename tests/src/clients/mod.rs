@@ -1,7 +1,9 @@
 //! Real clients in namespaces, which count who answered.
 
+mod background;
 pub mod http;
 pub mod stream;
+pub mod traffic;
 pub mod udp;
 
 use std::collections::BTreeMap;

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -11,6 +10,7 @@ use hyper::body::Bytes;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::background::Background;
 use super::http;
 use crate::netns::Namespace;
 use crate::wait;
@@ -138,52 +138,6 @@ impl Prober {
     pub fn stop(self) -> Vec<Probe> {
         drop(self.task);
         lock(&self.probes).clone()
-    }
-}
-
-/// Work on a thread inside a namespace, ended when dropped.
-#[derive(Debug)]
-struct Background {
-    stop: Option<watch::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Background {
-    fn start<F: Future<Output = ()>>(
-        namespace: &Namespace,
-        work: impl FnOnce(watch::Receiver<()>) -> F + Send + 'static,
-    ) -> Result<Self> {
-        let (stop, stopped) = watch::channel(());
-        // The runtime's sockets are made by the thread that runs it: it has to be inside.
-        let handle = std::fs::File::open(namespace.path()).context("open the namespace")?;
-        let thread = thread::spawn(move || {
-            if let Err(error) = nix::sched::setns(handle, nix::sched::CloneFlags::CLONE_NEWNET) {
-                eprintln!("could not enter the client's namespace: {error}");
-                return;
-            }
-            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime.block_on(async {
-                    let mut ended = stopped.clone();
-                    tokio::select! {
-                        () = work(stopped) => (),
-                        _ = ended.changed() => (),
-                    }
-                }),
-                Err(error) => eprintln!("could not start the client's runtime: {error}"),
-            }
-        });
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            eprintln!("a client had panicked");
-        }
     }
 }
 

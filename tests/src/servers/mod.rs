@@ -1,6 +1,7 @@
 //! Real servers in namespaces, which say who they are.
 
 mod http;
+mod session;
 mod udp;
 
 use std::net::{IpAddr, SocketAddr};
@@ -19,11 +20,14 @@ use crate::lab::{Family, Host};
 /// Port of the HTTP server.
 pub const HTTP_PORT: u16 = 80;
 
+/// Port of the TCP server for sessions of many requests.
+pub const SESSION_PORT: u16 = 8007;
+
 /// Port of the UDP server (echo, RFC 862).
 pub const UDP_PORT: u16 = 7;
 
-/// The servers of one backend: HTTP on port 80 of every address, UDP echo on port 7 of its own
-/// and the virtual addresses. Dropping it closes every socket, as the death of a process does.
+/// The servers of one backend: HTTP on port 80 and sessions on port 8007 of every address, UDP
+/// echo on port 7 of its own and the virtual addresses. Dropping it closes every socket, as the death of a process does.
 #[derive(Debug)]
 pub struct Server {
     name: String,
@@ -41,13 +45,13 @@ impl Server {
         let name = host.name.clone();
         let healthy = Arc::new(AtomicBool::new(true));
         let addresses = Family::ALL.map(|family| [family.vip(), host.address(family)]).concat();
-        let (listener, sockets) = host.namespace.run(|| bind(&addresses))??;
+        let sockets = host.namespace.run(|| bind(&addresses))??;
         let (stop, stopped) = oneshot::channel();
         let (served, asked) = (name.clone(), Arc::clone(&healthy));
         let thread = thread::Builder::new()
             .name(format!("server {name}"))
             .spawn(move || {
-                if let Err(error) = serve(&served, &asked, listener, sockets, stopped) {
+                if let Err(error) = serve(&served, &asked, sockets, stopped) {
                     eprintln!("server {served}: {error:#}");
                 }
             })
@@ -85,42 +89,50 @@ impl Drop for Server {
     }
 }
 
-type Sockets = (std::net::TcpListener, Vec<std::net::UdpSocket>);
+/// Bound sockets, ready for the server's runtime.
+struct Sockets {
+    http: std::net::TcpListener,
+    session: std::net::TcpListener,
+    udp: Vec<std::net::UdpSocket>,
+}
 
 /// Binds in the calling thread's namespace. A UDP socket is bound to each address: one for all
 /// would answer with another source than the address that was asked.
 fn bind(addresses: &[IpAddr]) -> Result<Sockets> {
-    let listener = std::net::TcpListener::bind(("::", HTTP_PORT))
-        .with_context(|| format!("listen on port {HTTP_PORT}"))?;
+    let udp = addresses.iter().map(|&address| {
+        let address = SocketAddr::new(address, UDP_PORT);
+        let socket =
+            std::net::UdpSocket::bind(address).with_context(|| format!("bind UDP {address}"))?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    });
+    let udp = udp.collect::<Result<Vec<_>>>()?;
+    Ok(Sockets { http: listen(HTTP_PORT)?, session: listen(SESSION_PORT)?, udp })
+}
+
+fn listen(port: u16) -> Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(("::", port))
+        .with_context(|| format!("listen on port {port}"))?;
     listener.set_nonblocking(true)?;
-    let sockets = addresses
-        .iter()
-        .map(|&address| {
-            let address = SocketAddr::new(address, UDP_PORT);
-            let socket = std::net::UdpSocket::bind(address)
-                .with_context(|| format!("bind UDP {address}"))?;
-            socket.set_nonblocking(true)?;
-            Ok(socket)
-        })
-        .collect::<Result<Vec<_>>>()?;
-    Ok((listener, sockets))
+    Ok(listener)
 }
 
 fn serve(
     name: &str,
     healthy: &Arc<AtomicBool>,
-    listener: std::net::TcpListener,
-    sockets: Vec<std::net::UdpSocket>,
+    sockets: Sockets,
     stopped: oneshot::Receiver<()>,
 ) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let listener = TcpListener::from_std(listener)?;
-        for socket in sockets {
+        let http = TcpListener::from_std(sockets.http)?;
+        let session = TcpListener::from_std(sockets.session)?;
+        for socket in sockets.udp {
             tokio::spawn(udp::serve(UdpSocket::from_std(socket)?, name.to_owned()));
         }
         tokio::select! {
-            ended = http::serve(listener, name, healthy) => ended,
+            ended = http::serve(http, name, healthy) => ended,
+            ended = session::serve(session, name) => ended,
             _ = stopped => Ok(()),
         }
     })

@@ -90,6 +90,12 @@ pub struct Service {
     pub protocol: Protocol,
     /// How packets travel.
     pub forward: Forward,
+    /// How long a TCP connection may be quiet, for instance `15m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp_idle: Option<String>,
+    /// How long a UDP flow may be quiet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub udp_timeout: Option<String>,
     /// How backends are watched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
@@ -102,7 +108,16 @@ impl Service {
     /// A service without health check or backends.
     pub fn new(name: &str, vip: SocketAddr, protocol: Protocol, forward: Forward) -> Self {
         let vip = vip.to_string();
-        Self { name: name.into(), vip, protocol, forward, health: None, backends: Vec::new() }
+        Self {
+            name: name.into(),
+            vip,
+            protocol,
+            forward,
+            tcp_idle: None,
+            udp_timeout: None,
+            health: None,
+            backends: Vec::new(),
+        }
     }
 
     /// With these backends, of the default weight.
@@ -126,6 +141,9 @@ pub struct Health {
     /// `tcp` or `http`.
     #[serde(rename = "type")]
     pub kind: String,
+    /// The port that is asked, where it isn't the service's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// What to ask for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
@@ -144,6 +162,7 @@ impl Health {
     pub fn quick() -> Self {
         Self {
             kind: "http".into(),
+            port: None,
             path: Some("/healthz".into()),
             interval: "100ms".into(),
             timeout: "80ms".into(),
