@@ -1,6 +1,8 @@
 //! Real clients in namespaces, which count who answered.
 
+pub mod attempts;
 mod background;
+pub mod flood;
 pub mod http;
 pub mod stream;
 pub mod traffic;

@@ -131,6 +131,21 @@ impl Lab {
         self.backends.iter().map(|backend| backend.address(family)).collect()
     }
 
+    /// Adds a host beside the client, for traffic that isn't a client's. Waits until it is up.
+    ///
+    /// # Errors
+    /// A command refuses, the link isn't up after 10 s, or there is no such place: with two NICs
+    /// the client's link has none.
+    pub fn stranger(&self) -> Result<Host> {
+        ensure!(self.topology == Topology::OneSegment, "there is no segment on the client's side");
+        let host = wiring::stranger(self)?;
+        for namespace in [&self.switch, &host.namespace] {
+            let what = format!("the links of {}", namespace.name());
+            wait::until(&what, READY, || links_up(&namespace.ip_json("link show")?))?;
+        }
+        Ok(host)
+    }
+
     /// Pulls a backend's cable (`false`) or plugs it in again.
     ///
     /// # Errors

@@ -13,6 +13,8 @@ use crate::netns::{Namespace, run};
 const CLIENT: u8 = 1;
 /// The balancer's number in each network.
 const BALANCER: u8 = 2;
+/// The number of a host that isn't one of the clients.
+const STRANGER: u8 = 3;
 /// The first backend's number.
 const BACKENDS: u8 = 11;
 
@@ -50,6 +52,15 @@ pub(super) fn build(topology: Topology, backends: u8) -> Result<Lab> {
         .map(|index| backend(topology, &switch, back, index))
         .collect::<Result<Vec<_>>>()?;
     Ok(Lab { client, balancer, backends, switch, topology })
+}
+
+/// One more host beside the client, which holds no virtual address.
+pub(super) fn stranger(lab: &Lab) -> Result<Host> {
+    let host = host("stranger", "stranger", Network::CLIENT, STRANGER)?;
+    plug_in(&lab.switch, &host, "eth0", CLIENT_MTU)?;
+    address(&host.namespace, "eth0", host.v4, host.v6)?;
+    gateway(&host.namespace, Network::CLIENT)?;
+    Ok(host)
 }
 
 fn backend(topology: Topology, switch: &Namespace, network: Network, index: u8) -> Result<Host> {

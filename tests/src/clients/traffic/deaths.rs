@@ -37,6 +37,11 @@ impl Deaths {
         }
     }
 
+    /// How many there were.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether a death is reason enough for a flow to break.
     ///
     /// A flow that was answered must have lived on the server, and the server must have been dead

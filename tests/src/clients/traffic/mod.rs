@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 pub use deaths::Deaths;
 pub use exchange::Cause;
@@ -69,6 +70,7 @@ impl Traffic {
     /// # Errors
     /// It isn't so after 20 s.
     pub fn start(from: &Namespace, targets: Targets, load: Load) -> Result<Self> {
+        allow_many_descriptors()?;
         let journal = Arc::new(Journal::default());
         let mut tasks = Vec::new();
         let shared = Arc::clone(&journal);
@@ -143,4 +145,10 @@ impl Traffic {
         })
         .context("before the change")
     }
+}
+
+/// Clients and servers of a test are one process: each connection takes two descriptors of it.
+fn allow_many_descriptors() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raise the limit of open descriptors")
 }
