@@ -25,7 +25,7 @@ const BURST: u32 = 64;
 
 /// The part of one CPU that a flood may take: with all of it, nobody else would get a word in on
 /// a small machine, and the test would show that alone.
-const CPU_SHARE: f64 = 0.4;
+const CPU_SHARE: f64 = 0.7;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
