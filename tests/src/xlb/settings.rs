@@ -29,6 +29,9 @@ pub struct Settings {
     /// Source of outer IPv6 headers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_ipv6: Option<Ipv6Addr>,
+    /// Most flows that are remembered at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flow_capacity: Option<u32>,
     /// The control socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api: Option<Api>,

@@ -38,7 +38,7 @@ fn a_dead_backend_gets_no_new_flow_after_its_fall() -> Result<()> {
     need_root!();
     let _turn = Turn::wait();
     let scene = Scene::new(Topology::OneSegment, Forward::Ipip, 4)?;
-    let agent = Agent::start(
+    let mut agent = Agent::start(
         &scene.lab.balancer.namespace,
         &settings(&scene, Forward::Ipip, &[0, 1, 2, 3], &health()),
     )?;
@@ -50,7 +50,7 @@ fn a_dead_backend_gets_no_new_flow_after_its_fall() -> Result<()> {
     };
     let traffic = Traffic::start(client, targets, LOAD)?;
     let attempts = Attempts::start(client, targets.tcp, EVERY)?;
-    let watch = Watch::start();
+    let watch = Watch::start(agent.running()?.pid())?;
     let mark = traffic.journal.mark();
     let mut deaths = Deaths::default();
     let mut late = Vec::new();
@@ -89,12 +89,12 @@ struct Fall {
     met: usize,
     /// From the death to the agent's word of it.
     known_after: Duration,
-    /// How long the machine kept threads from running in that time.
-    stalled_before: Duration,
+    /// How long the agent's threads waited for a CPU in that time.
+    waited_before: Duration,
     /// From the agent's word to the beginning of the last new flow that met the dead backend.
     last_after: Duration,
-    /// How long the machine kept threads from running in that time.
-    stalled_after: Duration,
+    /// How long the agent's threads waited for a CPU in that time.
+    waited_after: Duration,
 }
 
 impl Fall {
@@ -102,19 +102,19 @@ impl Fall {
     const LIMIT: Duration = INTERVAL.saturating_mul(FALL + 1);
 
     fn is_in_time(&self) -> bool {
-        self.known_after <= Self::LIMIT + self.stalled_before
-            && self.last_after <= AFTER_FALL + self.stalled_after
+        self.known_after <= Self::LIMIT + self.waited_before
+            && self.last_after <= AFTER_FALL + self.waited_after
     }
 }
 
 impl fmt::Display for Fall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { met, known_after, stalled_before, last_after, stalled_after } = self;
+        let Self { met, known_after, waited_before, last_after, waited_after } = self;
         write!(
             f,
-            "{met} new flows met it; known after {known_after:.1?} (limit {:?}, machine stalled \
-             {stalled_before:.1?}); the last new flow began {last_after:.1?} after that (limit \
-             {AFTER_FALL:?}, machine stalled {stalled_after:.1?})",
+            "{met} new flows met it; known after {known_after:.1?} (limit {:?}, agent waited for a CPU \
+             {waited_before:.1?}); the last new flow began {last_after:.1?} after that (limit \
+             {AFTER_FALL:?}, agent waited for a CPU {waited_after:.1?})",
             Self::LIMIT
         )
     }
@@ -162,9 +162,9 @@ fn fall(
     Ok(Fall {
         met: met.len(),
         known_after: known - killed,
-        stalled_before: watch.between(killed, known),
+        waited_before: watch.between(killed, known),
         last_after: last.saturating_duration_since(known),
-        stalled_after: watch.between(known, last.max(known + AFTER_FALL)),
+        waited_after: watch.between(known, last.max(known + AFTER_FALL)),
     })
 }
 

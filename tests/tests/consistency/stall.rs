@@ -1,44 +1,54 @@
-//! How long this machine kept a thread from running that had something to do.
+//! How long this machine kept a program's threads waiting that were ready to run.
 
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How often the watch wakes.
+use anyhow::{Context, Result};
+
+/// From one look to the next.
 const PACE: Duration = Duration::from_millis(1);
 
-/// A thread that only sleeps and looks at the clock: what it oversleeps, others may have, too.
+/// When it was looked, and what the threads had waited by then.
+type Sample = (Instant, Duration);
+
+/// A thread that keeps looking at what the scheduler says of another process.
 pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
-    overslept: Arc<Mutex<Vec<(Instant, Duration)>>>,
+    samples: Arc<Mutex<Vec<Sample>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watch {
-    pub(crate) fn start() -> Self {
+    /// # Errors
+    /// There is no such process, or the kernel keeps no such figures.
+    pub(crate) fn start(pid: u32) -> Result<Self> {
+        let first = (Instant::now(), waited(pid).context("read what the agent's threads waited")?);
         let stop = Arc::new(AtomicBool::new(false));
-        let overslept = Arc::new(Mutex::new(Vec::new()));
-        let (stopped, shared) = (Arc::clone(&stop), Arc::clone(&overslept));
+        let samples = Arc::new(Mutex::new(vec![first]));
+        let (stopped, shared) = (Arc::clone(&stop), Arc::clone(&samples));
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                let due = Instant::now() + PACE;
                 thread::sleep(PACE);
-                let woken = Instant::now();
-                shared
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push((woken, woken.saturating_duration_since(due)));
+                // A thread that ends in between is no reason to look no more.
+                if let Ok(waited) = waited(pid) {
+                    let mut samples = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                    samples.push((Instant::now(), waited));
+                }
             }
         });
-        Self { stop, overslept, thread: Some(thread) }
+        Ok(Self { stop, samples, thread: Some(thread) })
     }
 
-    /// All that was overslept by who woke in that time.
+    /// What all threads together waited in that time.
     pub(crate) fn between(&self, from: Instant, until: Instant) -> Duration {
-        let overslept = self.overslept.lock().unwrap_or_else(PoisonError::into_inner);
-        let inside = overslept.iter().filter(|(woken, by)| *woken >= from && *woken - *by <= until);
-        inside.map(|(_, by)| *by).sum()
+        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = samples.iter().rfind(|(at, _)| *at <= from).or(samples.first());
+        let after = samples.iter().find(|(at, _)| *at >= until).or(samples.last());
+        let waited = |sample: Option<&Sample>| sample.map_or(Duration::ZERO, |(_, waited)| *waited);
+        waited(after).saturating_sub(waited(before))
     }
 }
 
@@ -50,4 +60,16 @@ impl Drop for Watch {
             let _ = thread.join();
         }
     }
+}
+
+/// What a process's threads waited so far: the second field of proc_pid_schedstat, in nanoseconds
+/// (Documentation/scheduler/sched-stats.rst).
+fn waited(pid: u32) -> Result<Duration> {
+    let mut sum = Duration::ZERO;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+        let field = text.split_whitespace().nth(1).context("a line of schedstat is short")?;
+        sum += Duration::from_nanos(field.parse()?);
+    }
+    Ok(sum)
 }

@@ -32,6 +32,9 @@ const STABLE: Duration = Duration::from_secs(20);
 /// How long a change may take until the agent tells of it.
 const READY: Duration = Duration::from_secs(20);
 
+/// Most flows that are remembered: a flood soon has spent the budget that goes with it.
+const FLOW_CAPACITY: u32 = 1 << 17;
+
 /// Forged packets per second, if the machine gives them.
 const FLOOD_PER_SECOND: u32 = 200_000;
 
@@ -116,8 +119,7 @@ impl<'scene> World<'scene> {
         self.row_without_end(scenario, allowed, |world| {
             change(world)?;
             world.answered()?;
-            world.nearly_stable()?;
-            world.answered()
+            world.nearly_stable()
         });
     }
 
@@ -136,6 +138,8 @@ impl<'scene> World<'scene> {
         let sent = self.sent();
         let deaths = self.deaths.count();
         let changed = complete.and_then(|()| change(self));
+        // Whatever became of the change, what it does to flows shall show.
+        let changed = self.answered().and(changed);
         let seconds = mark.at().elapsed().as_secs_f64();
         let flood = self.flood.as_ref().map(|_| ((self.sent() - sent) as f64 / seconds) as u64);
         let tally = self.traffic.journal.tally(&mark, &self.deaths);
@@ -165,9 +169,10 @@ impl<'scene> World<'scene> {
     pub(crate) fn end(mut self) -> Vec<Row> {
         self.row_without_end("all flows end", Allowed::NOTHING, |_| Ok(()));
         let Self { flood, traffic, agent, mut rows, .. } = self;
+        let flooded = flood.is_some();
         drop(flood);
         drop(traffic);
-        if let (Err(error), Some(row)) = (done(&agent), rows.last_mut()) {
+        if let (Err(error), Some(row)) = (done(&agent, flooded), rows.last_mut()) {
             row.trouble.push(format!("{error:#}"));
         }
         rows
@@ -276,7 +281,7 @@ impl<'scene> World<'scene> {
 }
 
 /// Waits until no slot moves and no backend leaves: without flows, nothing is left to wait for.
-fn done(agent: &Agent<'_>) -> Result<()> {
+fn done(agent: &Agent<'_>, flooded: bool) -> Result<()> {
     for name in SERVICES {
         moving_slots(agent, name)?;
         wait::until(&format!("the end of all changes of {name}"), STABLE, || {
@@ -295,6 +300,8 @@ fn done(agent: &Agent<'_>) -> Result<()> {
     ensure!(count("recorded_total")? > 0, "nothing was ever recorded");
     ensure!(count("records")? <= count("capacity")?, "more records than there is room for");
     ensure!(count("table_full_total")? == 0, "the flow table was full");
+    let refused = count("over_budget_opening_total")?;
+    ensure!(refused > 0 || !flooded, "a flood of SYNs was within the budget");
     Ok(())
 }
 
@@ -360,6 +367,7 @@ pub(crate) fn settings(
     let [session, echo] = SERVICES;
     Settings {
         interfaces: scene.lab.interfaces().iter().map(|&name| name.to_owned()).collect(),
+        flow_capacity: Some(FLOW_CAPACITY),
         services: vec![
             service(session, SESSION_PORT, Protocol::Tcp),
             service(echo, UDP_PORT, Protocol::Udp),
