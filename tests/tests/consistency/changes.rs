@@ -53,7 +53,7 @@ pub(crate) fn drain_and_remove(world: &mut World<'_>, backend: usize) -> Result<
     if !world.is_flooded() {
         // In a flood, a connection may open where it would be without a record.
         let fresh = world.traffic.journal.began_on(&name, drained);
-        ensure!(fresh == 0, "{fresh} flows began on {name} after it was drained");
+        ensure!(fresh == 0, "{fresh} connections began on {name} after it was drained");
     }
     let told = world.agent.backend(session, &address)?;
     ensure!(told["drained"] == false && told["flows"].as_u64() > Some(0), "drained: {told}");
@@ -64,11 +64,12 @@ pub(crate) fn drain_and_remove(world: &mut World<'_>, backend: usize) -> Result<
     world.answered()?;
     let leaves = leaving(&world.agent, session)?.contains(&address);
     ensure!(leaves, "{address} doesn't leave {session}");
-    world.traffic.leave(&name)?;
     if world.is_flooded() {
-        // Forged flows count as flows until nobody pretends them any more.
+        // New flows that find the budget spent still open here, and forged ones count as flows,
+        // until nobody pretends them any more: the end of the course waits for the rest.
         return Ok(());
     }
+    world.traffic.leave(&name)?;
     wait::until(&format!("{address} to be gone"), GONE, || {
         for service in SERVICES {
             let leaving = leaving(&world.agent, service)?;

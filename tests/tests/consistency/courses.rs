@@ -18,7 +18,7 @@ const AT_FIRST: std::ops::Range<usize> = 0..4;
 fn ipip_breaks_nothing() -> Result<()> {
     need_root!();
     course(Forward::Ipip, |world| {
-        world.row_without_end("nothing changes", Allowed::NOTHING, changes::nothing);
+        moving(world, "nothing changes", changes::nothing);
         every_change(world);
         cold_start(world);
         Ok(())
@@ -29,11 +29,9 @@ fn ipip_breaks_nothing() -> Result<()> {
 fn gue_breaks_nothing() -> Result<()> {
     need_root!();
     course(Forward::Gue, |world| {
-        world.row("add five at once", Allowed::NOTHING, |world| changes::add_all(world, 5..10));
-        world.row("flap twice, bad answers", Allowed::NOTHING, |world| {
-            flaps::by_its_answer(world, 2)
-        });
-        restart_without_keep(world);
+        moving(world, "add five at once", |world| changes::add_all(world, 5..10));
+        moving(world, "flap twice, bad answers", |world| flaps::by_its_answer(world, 2));
+        moving(world, "program upgraded", |world| lives::upgraded(world, 0, "50"));
         cold_start(world);
         Ok(())
     })
@@ -44,7 +42,7 @@ fn ipip_breaks_nothing_in_a_flood() -> Result<()> {
     need_root!();
     course(Forward::Ipip, |world| {
         world.start_flood()?;
-        world.row_without_end("nothing changes", Allowed::NOTHING, changes::nothing);
+        moving(world, "nothing changes", changes::nothing);
         every_change(world);
         cold_start(world);
         Ok(())
@@ -56,10 +54,8 @@ fn gue_breaks_nothing_in_a_flood() -> Result<()> {
     need_root!();
     course(Forward::Gue, |world| {
         world.start_flood()?;
-        world.row_without_end("add five at once", Allowed::NOTHING, |world| {
-            changes::add_all(world, 5..10)
-        });
-        restart_without_keep(world);
+        moving(world, "add five at once", |world| changes::add_all(world, 5..10));
+        moving(world, "program upgraded", |world| lives::upgraded(world, 0, "50"));
         cold_start(world);
         Ok(())
     })
@@ -75,24 +71,14 @@ fn course(forward: Forward, rows: impl FnOnce(&mut World<'_>) -> Result<()>) -> 
 
 /// Most changes come while slots still move because of the one before.
 fn every_change(world: &mut World<'_>) {
-    let none = Allowed::NOTHING;
-    row(world, "add a backend", |world| changes::add(world, 4));
-    world.row_without_end("add five at once", none, |world| changes::add_all(world, 5..10));
-    row(world, "change a weight", |world| changes::weigh(world, 0, "300"));
-    world.row_without_end("drain one and remove it", none, |world| {
-        changes::drain_and_remove(world, 1)
-    });
-    world.row_without_end("flap twice, bad answers", none, |world| flaps::by_its_answer(world, 2));
-    row(world, "flap twice, server dead", |world| flaps::by_its_death(world, 2));
-    world.row_without_end("agent killed and restarted", none, |world| {
-        lives::killed(world, 0, "150")
-    });
-    restart_without_keep(world);
-}
-
-/// The rest of a course that began with `--keep`: its next agent takes everything with it.
-fn restart_without_keep(world: &mut World<'_>) {
-    row(world, "program upgraded", |world| lives::upgraded(world, 0, "50"));
+    settled(world, "add a backend", |world| changes::add(world, 4));
+    moving(world, "add five at once", |world| changes::add_all(world, 5..10));
+    moving(world, "change a weight", |world| changes::weigh(world, 0, "300"));
+    moving(world, "drain one and remove it", |world| changes::drain_and_remove(world, 1));
+    moving(world, "flap twice, bad answers", |world| flaps::by_its_answer(world, 2));
+    moving(world, "flap twice, server dead", |world| flaps::by_its_death(world, 2));
+    moving(world, "agent killed and restarted", |world| lives::killed(world, 0, "150"));
+    settled(world, "program upgraded", |world| lives::upgraded(world, 0, "50"));
 }
 
 /// What flows of the newest backend have to tell where they live is lost: under `gue`, the
@@ -100,23 +86,28 @@ fn restart_without_keep(world: &mut World<'_>) {
 fn cold_start(world: &mut World<'_>) {
     let newest = Some("b11");
     let tcp = if world.is_gue() { None } else { newest };
-    let change = |world: &mut World<'_>| {
-        lives::cold(world, 10, 11, 9)?;
-        world.answered()
-    };
-    world.row_without_end("cold start, other backends", Allowed { tcp, udp: newest }, change);
+    let change = |world: &mut World<'_>| lives::cold(world, 10, 11, 9);
+    world.row("cold start, other backends", Allowed { tcp, udp: newest }, change);
 }
 
-/// A change that moved slots come to rest after, but for a flood: what it forges holds slots as
-/// flows do, within its budget.
-fn row(
+/// A row of which nothing may break, and the next change comes at once.
+fn moving(
     world: &mut World<'_>,
     scenario: &'static str,
     change: impl FnOnce(&mut World<'_>) -> Result<()>,
 ) {
-    if world.is_flooded() {
-        world.row_without_end(scenario, Allowed::NOTHING, change);
-    } else {
-        world.row(scenario, Allowed::NOTHING, change);
-    }
+    world.row(scenario, Allowed::NOTHING, change);
+}
+
+/// A row after which slots come to rest before the next change. Not in a flood: what it forges
+/// holds slots as flows do, within its budget.
+fn settled(
+    world: &mut World<'_>,
+    scenario: &'static str,
+    change: impl FnOnce(&mut World<'_>) -> Result<()>,
+) {
+    moving(world, scenario, |world| {
+        change(world)?;
+        if world.is_flooded() { Ok(()) } else { world.nearly_stable() }
+    });
 }

@@ -1,5 +1,6 @@
 //! One row of the table, and the table of all that was run so far.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -90,17 +91,19 @@ impl Row {
         let wrong: Vec<_> =
             self.tally.broken.iter().filter(|flow| self.allowed.refuses(flow)).collect();
         if !wrong.is_empty() {
-            words.push(format!("{} flows broke, such as", wrong.len()));
+            words.push(format!("{} flows broke:", wrong.len()));
         }
-        words.extend(wrong.iter().take(4).map(|flow| {
-            format!(
-                "  {:?} on {} {}, {:?} old, {:?} after its last answer",
-                flow.kind,
-                flow.server.as_deref().unwrap_or("nobody"),
-                flow.cause,
-                flow.at - flow.began,
-                flow.answered.map(|answered| flow.at - answered),
-            )
+        let mut sorts: BTreeMap<String, Vec<&Break>> = BTreeMap::new();
+        for flow in wrong {
+            let server = flow.server.as_deref().unwrap_or("nobody");
+            let sort = format!("{:?} on {server}, {}", flow.kind, flow.cause);
+            sorts.entry(sort).or_default().push(flow);
+        }
+        words.extend(sorts.iter().map(|(sort, flows)| {
+            let ages = flows.iter().map(|flow| flow.at - flow.began);
+            let youngest = ages.clone().min().unwrap_or_default();
+            let oldest = ages.max().unwrap_or_default();
+            format!("{:>4} {sort}; {youngest:.1?} to {oldest:.1?} old", flows.len())
         }));
         let place = || format!("{} ({}):", self.scenario, self.mode);
         (!words.is_empty()).then(|| format!("{} {}", place(), words.join("\n  ")))

@@ -108,23 +108,8 @@ impl<'scene> World<'scene> {
         Ok(())
     }
 
-    /// Makes a change under traffic, waits until every flow was answered after it, and until no
-    /// more slots move than flows need; then counts.
+    /// Makes a change under traffic, waits until every flow was answered after it, and counts.
     pub(crate) fn row(
-        &mut self,
-        scenario: &'static str,
-        allowed: Allowed,
-        change: impl FnOnce(&mut Self) -> Result<()>,
-    ) {
-        self.row_without_end(scenario, allowed, |world| {
-            change(world)?;
-            world.answered()?;
-            world.nearly_stable()
-        });
-    }
-
-    /// As [`World::row`], but the next change comes while slots still move.
-    pub(crate) fn row_without_end(
         &mut self,
         scenario: &'static str,
         allowed: Allowed,
@@ -167,7 +152,7 @@ impl<'scene> World<'scene> {
     /// Ends the traffic, then waits until the balancer is done with every change. Hands back all
     /// rows.
     pub(crate) fn end(mut self) -> Vec<Row> {
-        self.row_without_end("all flows end", Allowed::NOTHING, |_| Ok(()));
+        self.row("all flows end", Allowed::NOTHING, |_| Ok(()));
         let Self { flood, traffic, agent, mut rows, .. } = self;
         let flooded = flood.is_some();
         drop(flood);
@@ -184,7 +169,7 @@ impl<'scene> World<'scene> {
     }
 
     /// Waits until no more slots move than there are flows that may live elsewhere.
-    fn nearly_stable(&self) -> Result<()> {
+    pub(crate) fn nearly_stable(&self) -> Result<()> {
         let load = self.traffic.load();
         // Short flows come on top: those that began before the change are gone soon.
         let limits = [load.connections + load.connections / 10, load.sessions + load.sessions / 2];

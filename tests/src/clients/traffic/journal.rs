@@ -151,11 +151,11 @@ impl Journal {
         self.lock().live.values().filter(|life| life.server.as_deref() == Some(server)).count()
     }
 
-    /// Flows that live on a server and began after `since`.
+    /// TCP connections that live on a server and began after `since`.
     pub fn began_on(&self, server: &str, since: Instant) -> usize {
         let inner = self.lock();
         let there = inner.live.values().filter(|life| life.server.as_deref() == Some(server));
-        there.filter(|life| life.began > since).count()
+        there.filter(|life| life.kind != Kind::Session && life.began > since).count()
     }
 
     /// Whether flows shall leave a server.
