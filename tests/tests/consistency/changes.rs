@@ -7,7 +7,8 @@ use xlb_tests::wait;
 
 use crate::world::{SERVICES, World, leaving};
 
-/// How long a drained backend may take to be gone, once its flows have ended.
+/// How long a drained backend may take to be gone, once its flows end: the window in which UDP
+/// flows may still open there, and the time that the last of them may be quiet.
 const GONE: Duration = Duration::from_secs(30);
 
 /// Traffic goes on, and nothing else happens.
@@ -64,12 +65,12 @@ pub(crate) fn drain_and_remove(world: &mut World<'_>, backend: usize) -> Result<
     world.answered()?;
     let leaves = leaving(&world.agent, session)?.contains(&address);
     ensure!(leaves, "{address} doesn't leave {session}");
+    world.traffic.leave(&name);
     if world.is_flooded() {
-        // New flows that find the budget spent still open here, and forged ones count as flows,
-        // until nobody pretends them any more: the end of the course waits for the rest.
+        // New flows that find the budget spent still open here, and forged ones count as flows:
+        // the end of the course waits for them.
         return Ok(());
     }
-    world.traffic.leave(&name)?;
     wait::until(&format!("{address} to be gone"), GONE, || {
         for service in SERVICES {
             let leaving = leaving(&world.agent, service)?;

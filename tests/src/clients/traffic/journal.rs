@@ -158,14 +158,9 @@ impl Journal {
         there.filter(|life| life.kind != Kind::Session && life.began > since).count()
     }
 
-    /// Whether flows shall leave a server.
-    pub fn set_left(&self, server: &str, left: bool) {
-        let mut inner = self.lock();
-        if left {
-            inner.left.insert(server.to_owned());
-        } else {
-            inner.left.remove(server);
-        }
+    /// From now on, flows shall leave a server.
+    pub fn set_left(&self, server: &str) {
+        self.lock().left.insert(server.to_owned());
     }
 
     /// Every change is whole also where another holder panicked.
@@ -286,7 +281,7 @@ mod tests {
         flow.answered("b1").unwrap();
         let now = Instant::now();
         assert!(journal.all_answered_since(now).is_err());
-        journal.set_left("b1", true);
+        journal.set_left("b1");
         assert_eq!(flow.answered("b1"), Ok(false));
         journal.all_answered_since(now).unwrap();
         drop(flow);
