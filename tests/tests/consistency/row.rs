@@ -81,7 +81,7 @@ impl Row {
         self.tally.broken.iter().filter(|flow| (flow.kind == Kind::Session) == udp).count()
     }
 
-    fn new(&self, kind: Kind) -> u64 {
+    fn began(&self, kind: Kind) -> u64 {
         self.tally.began.get(&kind).copied().unwrap_or_default()
     }
 
@@ -119,9 +119,9 @@ impl fmt::Display for Row {
             self.scenario,
             self.mode,
             self.connections,
-            self.new(Kind::Newcomer),
+            self.began(Kind::Newcomer),
             self.sessions,
-            self.new(Kind::Session),
+            self.began(Kind::Session),
             self.tally.bulk_bytes >> 20,
             self.broken(false),
             self.broken(true),
