@@ -141,6 +141,8 @@ fn fall(
         ensure!(both, "so far: {down:?}");
         Ok(down)
     })?;
+    // The agent answers once it has done what follows from the death.
+    agent.status()?;
     deaths.detected(Instant::now());
     let [session, _] = SERVICES;
     let event = down.iter().find(|event| event.service == session).context("no such event")?;
