@@ -121,7 +121,8 @@ impl Agent {
         let service_key = service.key;
         let mut leaving = self.flows.leaving.get(name).into_iter().flatten();
         let leaves = leaving.any(|backend| backend.key == key);
-        if !service.backends.iter().any(|backend| backend.key == key) && !(force && leaves) {
+        let serves = service.backends.iter().any(|backend| backend.key == key);
+        if !(serves || force && leaves) {
             return Err(ApiError::no_backend(name, key));
         }
         let in_config = self.config.services.iter().any(|service| {
