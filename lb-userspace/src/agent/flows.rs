@@ -25,6 +25,9 @@ use crate::{
 /// A survey may take a part of a CPU: it rests so many times as long as it took.
 const REST: u32 = 10;
 
+/// From a save that failed to the next try.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
+
 /// A survey that ended, and how long it took.
 pub(super) type Surveyed = Result<(Survey, Duration), dataplane::Error>;
 
@@ -46,7 +49,9 @@ pub(super) struct FlowWatch {
     /// Not before then.
     next: Instant,
     /// The history must be saved.
-    pub(super) unsaved: bool,
+    unsaved: bool,
+    /// Not before then: it failed.
+    save_again: Instant,
 }
 
 impl FlowWatch {
@@ -62,6 +67,7 @@ impl FlowWatch {
             surveying: false,
             next: Instant::now(),
             unsaved: false,
+            save_again: Instant::now(),
         }
     }
 }
@@ -82,7 +88,6 @@ impl Agent {
                 Err(error) => tracing::error!("{error}"),
             }
         }
-        self.save_history();
     }
 
     fn read_flow_counters(&mut self) -> Result<(), dataplane::Error> {
@@ -265,12 +270,15 @@ impl Agent {
 
     /// Saves what is new in the history, behind everything that packets wait for.
     pub(super) fn save_history(&mut self) {
-        if !self.flows.unsaved {
+        if !self.flows.unsaved || Instant::now() < self.flows.save_again {
             return;
         }
         match self.state.save(&self.config.state_file) {
             Ok(()) => self.flows.unsaved = false,
-            Err(error) => tracing::error!("{error}; a cold start would not know the last rings"),
+            Err(error) => {
+                self.flows.save_again = Instant::now() + SAVE_AGAIN;
+                tracing::error!("{error}; a cold start would not know the last rings");
+            }
         }
     }
 }

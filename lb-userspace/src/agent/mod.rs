@@ -69,6 +69,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         () = stopped(&mut terminate, &mut interrupt) => return Ok(()),
     };
     agent.serve(inputs, &mut terminate, &mut interrupt).await;
+    agent.save_history();
     agent.event(EventKind::Stopping, None, "the agent stops".to_owned());
     servers.stop().await;
     Ok(agent.finish(settings.keep)?)
@@ -147,6 +148,8 @@ impl Agent {
                 () = inputs.config.changed() => self.reload(),
                 _ = tick.tick() => self.tick(),
             }
+            // Behind everything that packets wait for.
+            self.save_history();
         }
     }
 

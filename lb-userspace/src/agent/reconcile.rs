@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use lb_common::{id::BackendId, layout::BackendRecord};
+use lb_common::{
+    id::{BackendId, ServiceId},
+    layout::BackendRecord,
+};
 
 use super::{
     Agent,
@@ -26,7 +29,7 @@ impl Agent {
     pub(super) fn watch_effective(&mut self) {
         self.flows.leaving = self.leaving();
         self.next_hops.want(self.addresses().collect());
-        let serving = self.serving();
+        let alive = self.alive();
         let mut checks = Vec::new();
         for service in &self.effective.services {
             let HealthCheck::Active(check) = &service.health else { continue };
@@ -36,7 +39,7 @@ impl Agent {
                 backend: backend.key,
                 check: check.clone(),
                 // What a former agent left says how it was: an answer in time may change it.
-                known: serving.get(&(service.key, backend.key)).copied(),
+                known: alive.get(&(service.key, backend.key)).copied(),
             }));
         }
         self.health.set(checks);
@@ -56,22 +59,13 @@ impl Agent {
         self.effective.services.iter().map(leaving).filter(some).collect()
     }
 
-    /// Whether each backend in the maps owns slots.
-    fn serving(&self) -> BTreeMap<(ServiceKey, BackendKey), bool> {
-        let mut serving = BTreeMap::new();
-        for (id, service) in &self.actual.services {
-            let mut owners = vec![false; self.actual.capacity.backends as usize];
-            for slot in &service.ring {
-                if let Some(owner) = owners.get_mut(slot.current().0 as usize) {
-                    *owner = true;
-                }
-            }
-            let backends = self.actual.backends.iter().filter(|(_, r)| r.service == id.0);
-            serving.extend(backends.map(|(backend, record)| {
-                ((service.entry.key, backend_key(record)), owners[backend.0 as usize])
-            }));
-        }
-        serving
+    /// Whether each backend in the maps was alive when its record was written.
+    fn alive(&self) -> BTreeMap<(ServiceKey, BackendKey), bool> {
+        let alive = |record: &BackendRecord| {
+            let service = self.actual.services.get(&ServiceId(record.service))?;
+            Some(((service.entry.key, backend_key(record)), record.alive != 0))
+        };
+        self.actual.backends.values().filter_map(alive).collect()
     }
 
     /// What a backend does now.
@@ -166,7 +160,7 @@ impl Agent {
             return;
         }
         let key = backend_key(record);
-        let id = lb_common::id::ServiceId(record.service);
+        let id = ServiceId(record.service);
         let service = self.actual.services.get(&id).map(|service| service.entry.key);
         let name = self.effective.services.iter().find(|s| Some(s.key) == service);
         let Some(name) = name.map(|service| service.name.clone()) else { return };

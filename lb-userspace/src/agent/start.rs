@@ -231,7 +231,8 @@ impl Agent {
 
     fn pending_checks(&self) -> bool {
         self.effective.services.iter().any(|service| {
-            service.backends.iter().any(|backend| {
+            let leaving = self.flows.leaving.get(&service.name).into_iter().flatten();
+            service.backends.iter().chain(leaving).any(|backend| {
                 self.health.report(service.key, backend.key).is_some_and(|r| r.healthy.is_none())
             })
         })

@@ -87,6 +87,8 @@ struct Planner<'a> {
     used_ports: BTreeSet<u32>,
     set_ports: Vec<Change>,
     set_backends: Vec<Change>,
+    /// Deaths: packets of a slot that has moved already don't wait for them.
+    bury_backends: Vec<Change>,
     set_slots: Vec<(u32, Slot)>,
     clear_slots: Vec<(u32, Slot)>,
 }
@@ -114,6 +116,7 @@ impl<'a> Planner<'a> {
             used_ports: BTreeSet::new(),
             set_ports: Vec::new(),
             set_backends: Vec::new(),
+            bury_backends: Vec::new(),
             set_slots: Vec::new(),
             clear_slots: Vec::new(),
         }
@@ -174,7 +177,10 @@ impl<'a> Planner<'a> {
         };
         let record = record::build(service_id, service.key.vip, backend, generation, port);
         if present.is_none_or(|present| !same(present, &record)) {
-            self.set_backends.push(Change::SetBackend { id, record: Box::new(record) });
+            let dies = present.is_some_and(|present| present.alive > record.alive);
+            let change = Change::SetBackend { id, record: Box::new(record) };
+            let changes = if dies { &mut self.bury_backends } else { &mut self.set_backends };
+            changes.push(change);
         }
         self.kept_backends.insert(id);
         id
@@ -220,6 +226,7 @@ impl<'a> Planner<'a> {
         if sorted != present {
             changes.push(Change::SetDirectory { services: sorted.clone() });
         }
+        changes.append(&mut self.bury_backends);
 
         // A ring that no service has any more is emptied: the next one there starts from nothing.
         for service in &present {

@@ -105,7 +105,7 @@ fn a_failure_moves_the_failed_backends_slots_alone() {
     carry_out(&desired(vec![all(1000)]), &mut actual);
     let before = actual.services[&ServiceId(1)].ring.clone();
     let changes = carry_out(&desired(vec![all(0)]), &mut actual);
-    let [Change::SetBackend { .. }, Change::SetSlots { slots }] = changes.as_slice() else {
+    let [Change::SetSlots { slots }, Change::SetBackend { .. }] = changes.as_slice() else {
         panic!("{changes:?}")
     };
     let of_failed = before.iter().filter(|slot| slot.current() == BackendId(1)).count();

@@ -132,6 +132,9 @@ fn who_is_dead_or_another_is_not_followed() {
         move_to_second(&mut plane);
         let before = spread(&mut plane);
         plane.apply(&dead_backend(1, 11)).unwrap();
+        let actual = plane.actual().unwrap();
+        assert_eq!(actual.backends[&BackendId(1)].alive, 0);
+        assert_eq!(actual.backends[&BackendId(1)].macs, [2, 0, 0, 0, 0, 11, 2, 0, 0, 0, 0, 0xfe]);
         assert_eq!(spread(&mut plane), vec![2; before.len()]);
         let anew = plane.flow_counters().unwrap().picked_anew;
         assert_eq!(anew, before.iter().filter(|&&backend| backend == 1).count() as u64);
