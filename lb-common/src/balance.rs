@@ -3,6 +3,7 @@
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
+    candidates,
     flow::{self, Flow},
     id::{BackendId, ServiceId},
     link::{Link, NetworkProtocol},
@@ -73,8 +74,14 @@ fn journey<N: Network, B: Buffer>(packet: Packet<B>, link: Link, tables: &impl T
     let bytes = (offset + header.total_len()) as u32;
     let forwarded =
         Packed::forwarded(verdict, (id, backend), record.egress_port, bytes, flow.opens());
-    match rewrite::toward(packet, link, Inner::of(&header, hash), record) {
-        Ok(_) => forwarded,
+    let inner = Inner::of(&header, hash);
+    let written = if choice.has_others() && record.is_gue() {
+        candidates::toward(packet, &inner, record, choice, tables)
+    } else {
+        rewrite::toward(packet, link, inner, record).map(|_| ())
+    };
+    match written {
+        Ok(()) => forwarded,
         Err(reason) => Packed::refused(reason, id, backend),
     }
 }

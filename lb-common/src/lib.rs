@@ -6,6 +6,7 @@
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
 
 pub mod balance;
+pub mod candidates;
 pub mod checksum;
 pub mod decapsulate;
 #[cfg(any(test, feature = "std"))]

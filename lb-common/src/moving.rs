@@ -31,7 +31,7 @@ pub struct MovingFlow {
     pub reserved: u16,
 }
 
-/// The backend of a packet, and others that its flow may live with instead.
+/// The backend of a packet, and others that its connection may live with instead.
 ///
 /// One word, as a [`Slot`]'s: packed, because a BPF function returns no more than a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Choice {
         self.0.is_moving()
     }
 
-    /// Whom the flow may live with instead, the likelier first; `NONE` where nobody.
+    /// Whom the connection may live with instead, the likelier first; `NONE` where nobody.
     #[inline(always)]
     pub const fn others(self) -> [BackendId; 2] {
         [self.0.previous(), self.0.elder()]
@@ -89,7 +89,12 @@ impl Choice {
 /// Not inlined: what is rare shall not stand between the instructions of what is not.
 #[inline(never)]
 pub fn choose(slot: Slot, flow: &MovingFlow, tables: &impl Tables) -> Choice {
-    Choice::of(backend(slot, flow, tables), slot)
+    let chosen = backend(slot, flow, tables);
+    // Only of a TCP connection that is open can a backend tell whether it has it.
+    if flow.protocol != TCP || flow.flags & flag::SYN != 0 {
+        return Choice::stable(Slot::stable(chosen));
+    }
+    Choice::of(chosen, slot)
 }
 
 #[inline(always)]

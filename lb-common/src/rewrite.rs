@@ -69,6 +69,23 @@ pub fn toward<B: Buffer>(
             ipv6(&mut packet, at, Ipv6Hdr::LEN, inner)?;
             Ok(packet)
         }
+        Kind::GueIpv4 | Kind::GueIpv6 => gue(packet, link, inner, record, kind),
+    }
+}
+
+/// Puts IP, UDP and GUE headers in front of the packet.
+///
+/// # Errors
+/// [`DropReason::NoHeadroom`], [`DropReason::Inconsistent`] for a record of another kind.
+#[inline(always)]
+pub(crate) fn gue<B: Buffer>(
+    packet: Packet<B>,
+    link: Link,
+    inner: Inner,
+    record: &BackendRecord,
+    kind: Kind,
+) -> Result<Packet<B>, DropReason> {
+    match kind {
         Kind::GueIpv4 => {
             let (mut packet, at) =
                 encapsulate::<32, B>(packet, link.tags, NetworkProtocol::Ipv4, record)?;
@@ -83,6 +100,7 @@ pub fn toward<B: Buffer>(
             udp(&mut packet, at + Ipv6Hdr::LEN, inner)?;
             Ok(packet)
         }
+        _ => Err(DropReason::Inconsistent),
     }
 }
 

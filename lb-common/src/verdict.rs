@@ -209,6 +209,11 @@ drop_reasons! {
     BadGue = 12, "bad_gue";
     /// Decapsulation: congestion was marked outside a flow that can't hear it (RFC 6040).
     EcnDiscard = 13, "ecn_discard";
+    /// Decapsulation: another backend may have the connection, and the way to it isn't known yet.
+    CandidateUnresolved = 14, "candidate_unresolved";
+    /// Decapsulation: another backend may have the connection, and the outer TTL or hop limit is
+    /// spent.
+    NoHopLeft = 15, "no_hop_left";
 }
 
 impl DropReason {
@@ -237,13 +242,16 @@ pub const OUTCOMES: usize = 32;
 /// The entry that counts packets handed to the kernel's stack.
 pub const OUTCOME_PASS: u32 = 0;
 
+/// Decapsulation: the entry that counts packets sent on to another backend.
+pub const OUTCOME_SENT_ON: u32 = 30;
+
 /// Decapsulation: the entry that counts tunnel packets which came from no balancer.
 pub const OUTCOME_FOREIGN: u32 = 31;
 
 const _: () = {
     let mut index = 0;
     while index < DropReason::ALL.len() {
-        assert!((DropReason::ALL[index] as u32) < OUTCOME_FOREIGN);
+        assert!((DropReason::ALL[index] as u32) < OUTCOME_SENT_ON);
         index += 1;
     }
 };

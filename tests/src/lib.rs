@@ -9,6 +9,7 @@ pub mod frames;
 pub mod lab;
 pub mod netns;
 pub mod process;
+pub mod relay;
 pub mod scene;
 pub mod servers;
 pub mod wait;

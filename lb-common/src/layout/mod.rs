@@ -8,6 +8,7 @@ mod bench;
 mod counters;
 mod directory;
 mod flow;
+mod next_hop;
 mod slot;
 mod trace;
 
@@ -24,6 +25,7 @@ pub use directory::{
 pub use flow::{
     FlowCounters, FlowKey, FlowPlace, FlowRecord, FlowState, FlowWords, GLIMPSES, Glimpse, Owner,
 };
+pub use next_hop::{NAMESPACES, Namespaces, NextHop};
 pub use slot::{BACKEND_NUMBERS, Slot};
 pub use trace::TraceRecord;
 

@@ -142,6 +142,9 @@ pub struct DecapArgs {
     /// A network that balancers send from; left out, the networks that the interface is on
     #[arg(long, value_name = "CIDR")]
     pub from: Vec<Cidr>,
+    /// A network namespace besides the interface's own whose sockets serve, by its name under /run/netns or by a path; at most 8
+    #[arg(long, value_name = "NAME")]
+    pub netns: Vec<String>,
     /// The directory of the pins; each interface has a folder of its own in it
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/xlb-decap")]
     pub pin_path: PathBuf,

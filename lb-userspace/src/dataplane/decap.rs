@@ -8,14 +8,23 @@ use std::{collections::BTreeSet, os::fd::AsFd as _, path::Path};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{
-        HashMap, Map, MapData, MapError, PerCpuArray,
+        Array, HashMap, Map, MapData, MapError, PerCpuArray,
         lpm_trie::{Key, LpmTrie},
     },
 };
-use lb_common::{layout::BackendCounters, network::Address, verdict::OUTCOMES};
+use lb_common::{
+    layout::{BackendCounters, Namespaces},
+    network::Address,
+    verdict::OUTCOMES,
+};
 
 use super::{
-    AttachMode, Attached, Error, Program, attach::Links, error::os_error, maps::Value, pins::Pins,
+    AttachMode, Attached, Error, Program,
+    attach::Links,
+    error::os_error,
+    maps::Value,
+    next_hops::{NextHopTable, Wanted},
+    pins::Pins,
 };
 
 /// The XDP program's name in the object.
@@ -102,6 +111,34 @@ impl Decapsulator {
         self.maps.set(endpoints)
     }
 
+    /// Sets the numbers of the network namespaces besides the interface's own in which connections
+    /// may end.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(crate) fn set_namespaces(&mut self, namespaces: Namespaces) -> Result<(), Error> {
+        self.maps
+            .namespaces
+            .set(0, namespaces, 0)
+            .map_err(|error| Error::library("fill the map namespaces", error))
+    }
+
+    /// Tells from now on to whom the program wants a way. Given once.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O.
+    pub(crate) fn wanted(&mut self) -> Result<Wanted, Error> {
+        Wanted::new(take(&mut self.program.object, "wanted")?)
+    }
+
+    /// The ways to other backends.
+    pub(crate) fn next_hops(&mut self) -> &mut NextHopTable {
+        &mut self.maps.next_hops
+    }
+
     /// What the program did.
     ///
     /// # Errors
@@ -141,6 +178,8 @@ fn load(object: &[u8], endpoints: &Endpoints) -> Result<(Program, Maps), Error> 
         endpoints: Endpoints::default(),
         local_addresses: take(&mut program.object, LOCAL_ADDRESSES)?,
         balancers: take(&mut program.object, BALANCERS)?,
+        next_hops: NextHopTable::take(&mut program.object)?,
+        namespaces: take(&mut program.object, "namespaces")?,
         outcomes: take(&mut program.object, "outcomes")?,
         decapsulated: take(&mut program.object, "decapsulated")?,
     };
@@ -148,7 +187,7 @@ fn load(object: &[u8], endpoints: &Endpoints) -> Result<(Program, Maps), Error> 
     Ok((program, maps))
 }
 
-fn take<M>(object: &mut Ebpf, name: &str) -> Result<M, Error>
+pub(super) fn take<M>(object: &mut Ebpf, name: &str) -> Result<M, Error>
 where
     M: TryFrom<Map, Error = MapError>,
 {
@@ -164,6 +203,8 @@ struct Maps {
     endpoints: Endpoints,
     local_addresses: HashMap<MapData, Address, u32>,
     balancers: LpmTrie<MapData, Address, u32>,
+    next_hops: NextHopTable,
+    namespaces: Array<MapData, Namespaces>,
     outcomes: PerCpuArray<MapData, u64>,
     decapsulated: PerCpuArray<MapData, Value<BackendCounters>>,
 }

@@ -13,6 +13,7 @@ mod error;
 mod flows;
 mod maps;
 mod memory;
+mod next_hops;
 mod pins;
 mod read;
 mod run;
@@ -58,6 +59,7 @@ pub(crate) use self::{
     decap::{Decapsulator, Endpoints, Totals},
     error::Error,
     flows::{FlowTable, now},
+    next_hops::NextHopTable,
     run::Action,
 };
 use crate::plan::Capacity;

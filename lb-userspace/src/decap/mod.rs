@@ -1,22 +1,27 @@
 //! `xlb decap`: takes off, on a backend, what balancers put in front of packets.
 //!
 //! In come this host's interfaces, kept current, and the networks that balancers send from; out
-//! comes the program on one interface that hands inner packets to the local stack. It stays in
-//! the foreground until a signal ends it.
+//! comes the program on one interface that hands inner packets to the local stack, or sends them
+//! on to another backend that may have their connection. It stays in the foreground until a signal
+//! ends it.
 
 mod endpoints;
+mod namespaces;
 mod report;
+mod second_chance;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Write},
+    net::IpAddr,
     path::PathBuf,
     time::Duration,
 };
 
 use anyhow::Context as _;
+use lb_common::layout::NAMESPACES;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -26,16 +31,20 @@ use tokio::{
 use crate::{
     cli::{Cidr, DONE, DecapArgs},
     dataplane::{Attached, Decapsulator, Error},
-    network::{Interfaces, LinkKind, NetworkError, NextHops},
+    network::{Interfaces, LinkKind, NetworkError, NextHops, Resolution},
     objects,
 };
 use endpoints::{endpoints, senders};
+use namespaces::Namespaces;
+use second_chance::SecondChance;
 
 /// How long the kernel may take to tell of the interfaces.
 const SETTLING: Duration = Duration::from_secs(5);
-/// From one log line about foreign packets to the next.
-const FOREIGN_INTERVAL: Duration = Duration::from_secs(60);
-/// From one try to the next, after the kernel refused something.
+/// From one log line about foreign packets to the next, and from one look for addresses that
+/// nobody names any more.
+const MINUTE: Duration = Duration::from_secs(60);
+/// From one try to the next, after the kernel refused something; and from one look for network
+/// namespaces to the next.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why decapsulation can't start, or can't be taken out again.
@@ -63,6 +72,11 @@ pub(crate) enum DecapError {
     /// The kernel refuses the program.
     #[error(transparent)]
     DataPlane(#[from] Error),
+    /// More than the program looks into.
+    #[error(
+        "--netns was given {0} times; the program looks into {NAMESPACES} network namespaces besides its own at the most"
+    )]
+    TooManyNamespaces(usize),
     /// Standard output.
     #[error("can't write what there is to say: {0}")]
     Output(#[from] io::Error),
@@ -75,6 +89,8 @@ pub(crate) struct Settings {
     pub(crate) interface: String,
     /// Networks that balancers send from; empty: those that the interface is on.
     pub(crate) from: Vec<Cidr>,
+    /// Network namespaces in which connections may end, besides the interface's own.
+    pub(crate) netns: Vec<String>,
     /// The interface's folder for the pins is made in it.
     pub(crate) pin_path: PathBuf,
     /// Print JSON.
@@ -86,8 +102,8 @@ pub(crate) struct Settings {
 /// # Errors
 /// It can't start, or can't be taken out again.
 pub(crate) fn run(args: DecapArgs, json: bool) -> anyhow::Result<u8> {
-    let DecapArgs { interface, from, pin_path } = args;
-    let settings = Settings { interface, from, pin_path, json };
+    let DecapArgs { interface, from, netns, pin_path } = args;
+    let settings = Settings { interface, from, netns, pin_path, json };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("can't listen to SIGTERM")?;
@@ -110,6 +126,9 @@ async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), DecapError> {
     tokio::pin!(stop);
+    if settings.netns.len() > NAMESPACES {
+        return Err(DecapError::TooManyNamespaces(settings.netns.len()));
+    }
     let network = NextHops::start()?;
     let mut interfaces = network.interfaces();
     tokio::select! {
@@ -118,12 +137,12 @@ async fn serve(
     }
     let now = interfaces.borrow_and_update().clone();
     let mut decap = Decap::start(settings, now)?;
-    let started = decap.tell_start(out);
-    if started.is_ok() {
-        decap.follow(interfaces, stop).await;
-    }
+    let served = match decap.tell_start(out) {
+        Ok(()) => decap.follow(&network, interfaces, stop).await,
+        Err(error) => Err(error.into()),
+    };
     let totals = decap.program.remove()?;
-    started?;
+    served?;
     writeln!(out, "{}", report::ended(&settings.interface, &totals, settings.json))?;
     Ok(out.flush()?)
 }
@@ -153,6 +172,9 @@ struct Decap<'a> {
     /// Why the program isn't what it should be; it is tried again.
     trouble: Option<String>,
     foreign: u64,
+    namespaces: Namespaces,
+    resolutions: BTreeMap<IpAddr, Resolution>,
+    second_chance: SecondChance,
 }
 
 impl<'a> Decap<'a> {
@@ -177,7 +199,18 @@ impl<'a> Decap<'a> {
                 return Err(error.into());
             }
         };
-        Ok(Self { settings, program, attached, interfaces, senders, trouble: None, foreign: 0 })
+        Ok(Self {
+            settings,
+            program,
+            attached,
+            interfaces,
+            senders,
+            trouble: None,
+            foreign: 0,
+            namespaces: Namespaces::default(),
+            resolutions: BTreeMap::new(),
+            second_chance: SecondChance::default(),
+        })
     }
 
     /// The first line, and what the operator should mend.
@@ -207,27 +240,66 @@ impl<'a> Decap<'a> {
     }
 
     /// Keeps the program right until `stop` is over.
+    ///
+    /// # Errors
+    /// At the start only, if the kernel gives no way to hear of what the program wants.
     async fn follow(
         &mut self,
+        network: &NextHops,
         mut interfaces: watch::Receiver<Interfaces>,
         mut stop: impl Future<Output = ()> + Unpin,
-    ) {
+    ) -> Result<(), DecapError> {
         let every = |period| {
             let mut ticks = interval_at(Instant::now() + period, period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             ticks
         };
-        let (mut retry, mut minute) = (every(RETRY_INTERVAL), every(FOREIGN_INTERVAL));
+        let (mut second, mut minute) = (every(RETRY_INTERVAL), every(MINUTE));
+        let mut wanted = self.program.wanted()?;
+        let mut resolutions = network.resolutions();
+        self.look_for_namespaces().await;
         loop {
             tokio::select! {
-                () = &mut stop => return,
+                () = &mut stop => return Ok(()),
                 Ok(()) = interfaces.changed() => {
                     self.interfaces = interfaces.borrow_and_update().clone();
                     self.update();
                 }
-                _ = retry.tick(), if self.trouble.is_some() => self.update(),
-                _ = minute.tick() => self.tell_foreign(),
+                Ok(addresses) = wanted.next() => {
+                    self.second_chance.want(addresses);
+                    network.want(self.second_chance.wanted());
+                }
+                Ok(()) = resolutions.changed() => {
+                    self.resolutions = resolutions.borrow_and_update().clone();
+                    self.update();
+                }
+                _ = second.tick() => {
+                    self.look_for_namespaces().await;
+                    if self.trouble.is_some() {
+                        self.update();
+                    }
+                }
+                _ = minute.tick() => {
+                    self.tell_foreign();
+                    self.forget_unused();
+                    network.want(self.second_chance.wanted());
+                }
             }
+        }
+    }
+
+    async fn look_for_namespaces(&mut self) {
+        let Some(numbers) = self.namespaces.look(&self.settings.netns).await else { return };
+        if let Err(error) = self.program.set_namespaces(numbers) {
+            tracing::error!("{error}");
+            // Said and tried again at the next look.
+            self.namespaces = Namespaces::default();
+        }
+    }
+
+    fn forget_unused(&mut self) {
+        if let Err(error) = self.second_chance.forget_unused(self.program.next_hops()) {
+            tracing::error!("{error}");
         }
     }
 
@@ -256,7 +328,7 @@ impl<'a> Decap<'a> {
             tracing::info!("packets are believed from {} now", report::list(&self.senders));
             self.tell_nobody();
         }
-        Ok(())
+        self.second_chance.learn(&self.resolutions, self.program.next_hops())
     }
 
     fn tell_foreign(&mut self) {

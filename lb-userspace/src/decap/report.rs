@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs};
 
-use lb_common::verdict::{DropReason, OUTCOME_FOREIGN};
+use lb_common::verdict::{DropReason, OUTCOME_FOREIGN, OUTCOME_SENT_ON};
 use serde_json::json;
 
 use crate::{
@@ -35,6 +35,7 @@ pub(super) fn serving(attached: &Attached, senders: &BTreeSet<Cidr>, as_json: bo
 pub(super) fn ended(interface: &str, totals: &Totals, as_json: bool) -> String {
     let (packets, bytes) = (totals.decapsulated.packets, totals.decapsulated.bytes);
     let foreign = foreign(totals);
+    let forwarded = totals.outcomes[OUTCOME_SENT_ON as usize];
     let dropped: Vec<(&str, u64)> = DropReason::ALL
         .iter()
         .map(|reason| (reason.name(), totals.outcomes[*reason as usize]))
@@ -45,7 +46,7 @@ pub(super) fn ended(interface: &str, totals: &Totals, as_json: bool) -> String {
             dropped.into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
         return json!({
             "event": "stopped", "interface": interface, "packets": packets, "bytes": bytes,
-            "dropped": dropped, "foreign": foreign,
+            "forwarded": forwarded, "dropped": dropped, "foreign": foreign,
         })
         .to_string();
     }
@@ -56,7 +57,7 @@ pub(super) fn ended(interface: &str, totals: &Totals, as_json: bool) -> String {
         *first = format!(": {first}");
     }
     format!(
-        "{interface}: decapsulated {packets} packets ({bytes} bytes), dropped {sum}{}, foreign {foreign}",
+        "{interface}: decapsulated {packets} packets ({bytes} bytes), forwarded {forwarded}, dropped {sum}{}, foreign {foreign}",
         reasons.join(", ")
     )
 }
@@ -129,20 +130,21 @@ mod tests {
         totals.decapsulated.bytes = 3456;
         assert_eq!(
             ended("eth0", &totals, false),
-            "eth0: decapsulated 12 packets (3456 bytes), dropped 0, foreign 0"
+            "eth0: decapsulated 12 packets (3456 bytes), forwarded 0, dropped 0, foreign 0"
         );
         totals.outcomes[DropReason::Fragment as usize] = 1;
         totals.outcomes[DropReason::BadGue as usize] = 2;
+        totals.outcomes[OUTCOME_SENT_ON as usize] = 5;
         totals.outcomes[OUTCOME_FOREIGN as usize] = 4;
         assert_eq!(
             ended("eth0", &totals, false),
-            "eth0: decapsulated 12 packets (3456 bytes), dropped 3: fragment 1, bad_gue 2, foreign 4"
+            "eth0: decapsulated 12 packets (3456 bytes), forwarded 5, dropped 3: fragment 1, bad_gue 2, foreign 4"
         );
         assert_eq!(
             serde_json::from_str::<serde_json::Value>(&ended("eth0", &totals, true)).unwrap(),
             json!({
                 "event": "stopped", "interface": "eth0", "packets": 12, "bytes": 3456,
-                "dropped": {"fragment": 1, "bad_gue": 2}, "foreign": 4,
+                "forwarded": 5, "dropped": {"fragment": 1, "bad_gue": 2}, "foreign": 4,
             })
         );
     }

@@ -10,6 +10,7 @@
 pub(crate) mod interface;
 mod kernel;
 mod message;
+mod namespace;
 mod neighbour;
 mod probe;
 pub(crate) mod resolution;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 
 pub(crate) use interface::{InterfaceAddress, InterfaceChange, Interfaces, LinkKind};
 pub(crate) use kernel::NetworkError;
+pub(crate) use namespace::{NamespaceError, Namespaces};
 pub(crate) use resolution::Resolution;
 
 use kernel::Kernel;

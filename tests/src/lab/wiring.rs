@@ -72,6 +72,8 @@ fn backend(topology: Topology, switch: &Namespace, network: Network, index: u8) 
         host.namespace.sysctl(&format!("net/ipv4/conf/{part}/arp_announce"), "2")?;
     }
     plug_in(switch, &host, "eth0", SEGMENT_MTU)?;
+    // Backends send packets on to each other.
+    receiver::attach(switch, &format!("p-{name}"))?;
     address(&host.namespace, "eth0", host.v4, host.v6)?;
     host.namespace.ip(&format!("addr add {VIP4}/32 dev lo\naddr add {VIP6}/128 dev lo nodad"))?;
     if topology == Topology::TwoNics {

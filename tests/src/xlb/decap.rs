@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::{Pins, Program};
 use crate::lab::{Host, Lab};
@@ -26,9 +27,18 @@ impl Decap {
     /// # Errors
     /// It ends, or nothing is attached after 20 s.
     pub fn start(host: &Host, from: &[String]) -> Result<Self> {
+        Self::start_with(host, from, &[])
+    }
+
+    /// Starts it with more options.
+    ///
+    /// # Errors
+    /// As [`Decap::start`].
+    pub fn start_with(host: &Host, from: &[String], options: &[&str]) -> Result<Self> {
         let pins = Pins::new()?;
         let mut command = host.namespace.command(Program::find()?.path());
-        command.args(["decap", "--interface", "eth0"]).arg("--pin-path").arg(pins.path());
+        command.args(["decap", "--json", "--interface", "eth0"]).args(options);
+        command.arg("--pin-path").arg(pins.path());
         for network in from {
             command.args(["--from", network]);
         }
@@ -44,15 +54,22 @@ impl Decap {
         Ok(Self { process, _pins: pins })
     }
 
-    /// SIGTERM, and waits for the end.
+    /// SIGTERM; waits for the end, and gives what it counted.
     ///
     /// # Errors
-    /// It had ended before, or doesn't end with 0.
-    pub fn stop(mut self) -> Result<()> {
+    /// It had ended before, doesn't end with 0, or doesn't say its last line.
+    pub fn stop(mut self) -> Result<Value> {
         let status = self.process.stop()?;
-        ensure!(status.success(), "xlb decap ended with {status}: {}", self.process.log());
-        Ok(())
+        let log = self.process.log();
+        ensure!(status.success(), "xlb decap ended with {status}: {log}");
+        let last = log.lines().rev().find(|line| line.starts_with('{')).unwrap_or_default();
+        serde_json::from_str(last).with_context(|| format!("read the last line of {log}"))
     }
+}
+
+/// The lab's balancer, as `--from` wants it.
+pub fn balancer_of(lab: &Lab) -> [String; 2] {
+    [format!("{}/32", lab.balancer.v4), format!("{}/128", lab.balancer.v6)]
 }
 
 /// Starts it on every backend, for packets of the lab's balancer only.
@@ -60,7 +77,7 @@ impl Decap {
 /// # Errors
 /// As [`Decap::start`].
 pub fn decap_all(lab: &Lab) -> Result<Vec<Decap>> {
-    let from = [format!("{}/32", lab.balancer.v4), format!("{}/128", lab.balancer.v6)];
+    let from = balancer_of(lab);
     lab.backends
         .iter()
         .map(|host| Decap::start(host, &from).with_context(|| format!("on {}", host.name)))

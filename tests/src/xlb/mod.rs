@@ -8,7 +8,7 @@ mod replay;
 mod settings;
 
 pub use agent::Agent;
-pub use decap::{Decap, decap_all};
+pub use decap::{Decap, balancer_of, decap_all};
 pub use pins::Pins;
 pub use program::{Output, Program};
 pub use replay::{Outcome, Replayed, replay, replay_file};

@@ -25,6 +25,8 @@ const ELSEWHERE: &[(DropReason, &str)] = &[
     (DropReason::BadInner, "a reason of xlb decap"),
     (DropReason::BadGue, "a reason of xlb decap"),
     (DropReason::EcnDiscard, "a reason of xlb decap"),
+    (DropReason::CandidateUnresolved, "a reason of xlb decap"),
+    (DropReason::NoHopLeft, "a reason of xlb decap"),
 ];
 
 #[test]

@@ -21,6 +21,7 @@ const BALANCER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 2);
 
 const IPV4_IN_IP: u8 = 4;
 const IPV6_IN_IP: u8 = 41;
+const TCP: u8 = 6;
 const UDP: u8 = 17;
 
 /// What is around the inner packet, and which that is.
@@ -88,6 +89,24 @@ impl Frame<'_> {
         let ether_type: [u8; 2] = if outer_is_ipv4 { [0x08, 0x00] } else { [0x86, 0xdd] };
         [&BALANCER_MAC[..], &PEER_MAC, &ether_type, &packet].concat()
     }
+}
+
+/// A frame in GUE from that balancer, with one candidate: a TCP segment of nobody's connection.
+pub(super) fn stranger(balancer: IpAddr, candidate: IpAddr) -> Vec<u8> {
+    let mut segment = vec![0x12, 0x67, 0, 80, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x10];
+    segment.resize(20, 0);
+    let inner = packet(CLIENT4.into(), VIP4.into(), TCP, &segment);
+    let octets = match candidate {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let words = (1 + 2 * octets.len() / 4) as u8;
+    let none = vec![0; octets.len()];
+    let gue = [&[words, IPV4_IN_IP, 0, 0, 1, 1, 0, 0], &octets[..], &none[..], &inner[..]].concat();
+    let host: IpAddr = if balancer.is_ipv4() { HOST4.into() } else { HOST6.into() };
+    let packet = packet(balancer, host, UDP, &udp(None, 0xc001, GUE_PORT, &gue));
+    let ether_type: [u8; 2] = if balancer.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
+    [&BALANCER_MAC[..], &PEER_MAC, &ether_type, &packet].concat()
 }
 
 fn packet(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! `xlb decap` in the real kernel, as root, in network namespaces.
 
 mod frames;
+mod second_chance;
 mod world;
 
 use std::io;

@@ -96,6 +96,7 @@ impl World {
         Settings {
             interface: interface.to_owned(),
             from: from.iter().map(|network| network.parse().unwrap()).collect(),
+            netns: Vec::new(),
             pin_path: self.pins.clone(),
             json: true,
         }
@@ -150,6 +151,31 @@ impl World {
         self.peer.run(move || send("p0", &frame).expect("the frame is sent"));
     }
 
+    /// Joins `b1` (10.8.0.1/24, 2001:db8:8::1/64) to `p1` at the peer (….2), which binds a socket
+    /// to GUE's port.
+    pub(super) fn join_another(&self) -> UdpSocket {
+        ip(&format!("link add b1 type veth peer name p1 netns {}", self.peer.thread_id()));
+        ip("addr add 10.8.0.1/24 dev b1");
+        ip("addr add 2001:db8:8::1/64 dev b1 nodad");
+        self.peer.ip("addr add 10.8.0.2/24 dev p1");
+        self.peer.ip("addr add 2001:db8:8::2/64 dev p1 nodad");
+        let (socket, bound) = std::sync::mpsc::channel();
+        self.peer.run(move || {
+            // A veth takes what is redirected to it only if it receives by NAPI.
+            let gro = Command::new("ethtool").args(["-K", "p1", "gro", "on"]).status();
+            assert!(gro.expect("ethtool runs").success());
+            for interface in ["all", "p1"] {
+                sysctl(&format!("ipv4/conf/{interface}/rp_filter"), "0");
+            }
+            let bound = UdpSocket::bind("[::]:6080").unwrap();
+            take_without_checksum(&bound);
+            socket.send(bound).unwrap();
+        });
+        self.peer.ip("link set p1 up");
+        ip("link set b1 up");
+        bound.recv().unwrap()
+    }
+
     /// The next datagram that the VIP of a family got.
     pub(super) async fn received(&self, ipv4: bool) -> String {
         let mut data = [0; 256];
@@ -199,6 +225,24 @@ impl Running {
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future).await.expect("in time")
+}
+
+/// Has an IPv6 socket take datagrams whose checksum is zero (RFC 6935).
+fn take_without_checksum(socket: &UdpSocket) {
+    use std::os::fd::AsRawFd as _;
+
+    let yes: libc::c_int = 1;
+    // SAFETY: the value outlives the call, and its length is its own.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_UDP,
+            libc::UDP_NO_CHECK6_RX,
+            (&raw const yes).cast(),
+            size_of_val(&yes) as u32,
+        )
+    };
+    assert_eq!(set, 0, "{}", io::Error::last_os_error());
 }
 
 /// Sends a whole frame out of an interface of this thread's namespace.

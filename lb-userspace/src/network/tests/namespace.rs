@@ -37,6 +37,11 @@ impl Peer {
         Self { jobs, thread_id: started.recv().expect("the peer's thread") }
     }
 
+    /// Its thread, by which the kernel names the namespace.
+    pub(crate) fn thread_id(&self) -> Pid {
+        self.thread_id
+    }
+
     /// Runs `ip ARGUMENTS` there.
     pub(crate) fn ip(&self, arguments: &str) {
         let arguments = arguments.to_owned();
