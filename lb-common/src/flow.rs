@@ -50,8 +50,8 @@ pub const fn destination_port(ports: u32) -> u16 {
 /// `offset` is the network header's.
 ///
 /// # Errors
-/// [`DropReason::Malformed`] where the network header is no guide to them,
-/// [`DropReason::Fragment`] where another fragment has them, [`DropReason::Truncated`].
+/// [`DropReason::Malformed`] where the network header is no guide to them or the packet ends before
+/// them, [`DropReason::Fragment`] where another fragment has them, [`DropReason::Truncated`].
 #[inline(always)]
 pub fn ports<B: Buffer, N: Network>(
     packet: &Packet<B>,
@@ -59,17 +59,20 @@ pub fn ports<B: Buffer, N: Network>(
     header: &N,
     transport: Transport,
 ) -> Result<u32, DropReason> {
-    if !header.is_well_formed() {
-        return Err(DropReason::Malformed);
-    }
     if transport.fragment == Fragment::Later {
         return Err(DropReason::Fragment);
+    }
+    // What lies behind the packet's end is padding of the link: no ports.
+    let ends_early = header.total_len() < transport.offset + size_of::<u32>();
+    if !header.is_well_formed() | ends_early {
+        return Err(DropReason::Malformed);
     }
     // As one word, which the hash takes.
     packet.read(offset + transport.offset).ok_or(DropReason::Truncated)
 }
 
-/// Checks everything else about a packet that belongs to a service, and gives TCP's flags.
+/// Checks everything else about a packet that belongs to a service, and gives TCP's flags. Its
+/// [`ports`] were read.
 ///
 /// # Errors
 /// [`DropReason::Expired`], [`DropReason::Truncated`], [`DropReason::Fragment`] or
@@ -91,7 +94,7 @@ pub fn flags<B: Buffer, N: Network>(
         return Err(DropReason::Fragment);
     }
     let start = offset + transport.offset;
-    // What the network header leaves for the transport.
+    // What the network header leaves for the transport: no less than its ports.
     let payload_len = header.total_len().wrapping_sub(transport.offset) as u32;
     if transport.protocol == TCP {
         // From the data offset to the urgent pointer.

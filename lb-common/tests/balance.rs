@@ -169,6 +169,44 @@ fn padding_of_short_frames_is_not_counted_in() {
     assert_eq!(u16::from_be_bytes([out[16], out[17]]), 20 + 40);
 }
 
+/// What follows a packet in its frame is none of it: neither ports nor headers.
+#[test]
+fn padding_of_short_frames_is_not_read() {
+    let l2 = tables(record(Kind::L2, true));
+    let padded = |ether_type, packet: Vec<u8>, payload_len: usize| {
+        let mut frame = ethernet(&[], ether_type, &packet);
+        let len = if ether_type == 0x0800 { 20 + payload_len } else { payload_len };
+        let at = if ether_type == 0x0800 { 16 } else { 18 };
+        frame[at..at + 2].copy_from_slice(&(len as u16).to_be_bytes());
+        frame
+    };
+    let reason = |frame: &[u8]| run(&l2, frame).0.reason;
+    let malformed = Some(DropReason::Malformed);
+    // Port 81 has no service: a packet that names it passes, one that doesn't name it must not.
+    for port in [80, 81] {
+        let segment = tcp(1, port, 0x10, &[]);
+        for len in 0..4 {
+            assert_eq!(reason(&padded(0x0800, ipv4(VIP4, 6, &[], &segment), len)), malformed);
+            assert_eq!(reason(&padded(0x86dd, ipv6(vip6(), 6, &segment), len)), malformed);
+        }
+        // The same in an atomic fragment (RFC 6946), whose header counts as payload.
+        let atomic = [&[6, 0, 0, 0, 0, 0, 0, 1][..], &segment].concat();
+        for len in 0..12 {
+            assert_eq!(reason(&padded(0x86dd, ipv6(vip6(), 44, &atomic), len)), malformed, "{len}");
+        }
+    }
+    let atomic = [&[6, 0, 0, 0, 0, 0, 0, 1][..], &tcp(1, 80, 0x10, &[])].concat();
+    for len in 12..28 {
+        assert_eq!(reason(&padded(0x86dd, ipv6(vip6(), 44, &atomic), len)), malformed, "{len}");
+    }
+    assert!(run(&l2, &padded(0x86dd, ipv6(vip6(), 44, &atomic), 28)).0.is_forwarded());
+    // The last fragment of a datagram may be a single byte.
+    let mut last = ipv4(VIP4, 17, &[], &[7]);
+    last[6..8].copy_from_slice(&[0, 9]);
+    last.resize(46, 0);
+    assert_eq!(reason(&ethernet(&[], 0x0800, &last)), Some(DropReason::Fragment));
+}
+
 #[test]
 fn services_are_told_apart() {
     let tables = tables(record(Kind::L2, true));
@@ -256,7 +294,7 @@ fn every_reason_of_the_balancer() {
     let v6 = |next_header, payload: &[u8]| {
         refused(&l2, &ethernet(&[], 0x86dd, &ipv6(vip6(), next_header, payload)))
     };
-    assert_eq!(v6(44, &[6, 0, 0, 1, 0, 0, 0, 1]), DropReason::Truncated, "ports cut off");
+    assert_eq!(v6(44, &[6, 0, 0, 1, 0, 0, 0, 1]), DropReason::Malformed, "ports cut off");
     assert_eq!(v6(44, &[6, 0, 1, 0, 0, 0, 0, 1, 9, 9]), DropReason::Fragment);
     assert_eq!(v6(0, &[6, 0, 1, 4, 0, 0, 0, 0]), DropReason::Ipv6Extension);
     let mut expired = ipv6(vip6(), 6, &segment);

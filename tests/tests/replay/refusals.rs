@@ -140,6 +140,16 @@ fn table() -> Result<Vec<(&'static str, Vec<u8>, DropReason)>> {
             },
             Malformed,
         ),
+        ("IPv4 TCP whose ports lie in the padding", edit_ipv4(v4.clone(), word(2, 20)), Malformed),
+        (
+            "an atomic IPv6 fragment that ends before its TCP header",
+            {
+                let mut frame = extend_ipv6(v6.clone(), 44, &[0, 0, 0, 0, 0, 0, 7]);
+                frame[ETHERNET + 4..][..2].copy_from_slice(&4u16.to_be_bytes());
+                frame
+            },
+            Malformed,
+        ),
         ("TTL 0", Packet { hops: 0, ..web4.clone() }.frame()?, Expired),
         ("hop limit 0", Packet { hops: 0, ..web6.clone() }.frame()?, Expired),
         ("TTL 0 with tags", Packet { hops: 0, tags: Tags::Qinq, ..web4 }.frame()?, Expired),
