@@ -74,7 +74,9 @@ fn journey<N: Network, B: Buffer>(packet: Packet<B>, link: Link, tables: &impl T
     let bytes = (offset + header.total_len()) as u32;
     let forwarded =
         Packed::forwarded(verdict, (id, backend), record.egress_port, bytes, flow.opens());
-    let inner = Inner::of(&header, hash);
+    // The hash may be that of the client's address alone. Whatever ports do to the bits of a flow's
+    // own, they stay as random as they were.
+    let inner = Inner::of(&header, hash ^ u64::from(ports));
     let written = if choice.has_others() && record.is_gue() {
         candidates::toward(packet, &inner, record, choice, tables)
     } else {

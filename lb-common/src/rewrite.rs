@@ -27,15 +27,16 @@ pub struct Inner {
     /// Its DSCP and ECN, which the outer header repeats (RFC 2983 uniform model, RFC 6040
     /// section 4.1 normal mode).
     pub traffic_class: u8,
-    /// The flow's hash: entropy for the paths between (RFC 6438, RFC 8085 section 5.1.1).
-    pub hash: u64,
+    /// Differs from flow to flow: the paths between spread flows by it (RFC 6438, RFC 8085
+    /// section 5.1.1).
+    pub entropy: u64,
 }
 
 impl Inner {
-    /// What an outer header takes from a packet of the flow with this hash.
+    /// What an outer header takes from a packet of the flow with this entropy.
     #[inline(always)]
-    pub fn of(header: &impl Network, hash: u64) -> Self {
-        Self { len: header.total_len(), traffic_class: header.traffic_class(), hash }
+    pub fn of(header: &impl Network, entropy: u64) -> Self {
+        Self { len: header.total_len(), traffic_class: header.traffic_class(), entropy }
     }
 }
 
@@ -152,7 +153,7 @@ fn ipv6<B: Buffer>(
     outer_len: usize,
     inner: Inner,
 ) -> Result<(), DropReason> {
-    let label = inner.hash as u32 & 0x000f_ffff;
+    let label = inner.entropy as u32 & 0x000f_ffff;
     let first = 6 << 28 | u32::from(inner.traffic_class) << 20 | label;
     packet.write(at, first.to_be())?;
     packet.write(at + 4, ((outer_len - Ipv6Hdr::LEN + inner.len) as u16).to_be())
@@ -162,7 +163,7 @@ fn ipv6<B: Buffer>(
 /// has its own (RFC 6935, RFC 6936 section 4).
 #[inline(always)]
 fn udp<B: Buffer>(packet: &mut Packet<B>, at: usize, inner: Inner) -> Result<(), DropReason> {
-    let source_port = 0xc000 | inner.hash as u16 & 0x3fff;
+    let source_port = 0xc000 | inner.entropy as u16 & 0x3fff;
     packet.write(at, source_port.to_be())?;
     packet.write(at + 4, ((UdpHdr::LEN + GUE_LEN + inner.len) as u16).to_be())
 }

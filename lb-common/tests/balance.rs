@@ -5,7 +5,7 @@
 
 mod frames;
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use frames::{MACS, TAGS, UDP_DATA, ethernet, ipv4, ipv6, record, tcp, udp};
 use lb_common::{
@@ -205,6 +205,44 @@ fn padding_of_short_frames_is_not_read() {
     last[6..8].copy_from_slice(&[0, 9]);
     last.resize(46, 0);
     assert_eq!(reason(&ethernet(&[], 0x0800, &last)), Some(DropReason::Fragment));
+}
+
+/// With `affinity = "source"` a client's flows meet on one backend, but not on one path to it.
+#[test]
+fn a_flow_has_its_own_entropy_whatever_chooses_its_slot() {
+    let entropies = |affinity, kind| {
+        let service = Entry {
+            vip: VIP4.into(),
+            port: Some(80),
+            transport: Transport::Tcp,
+            id: 1,
+            ring_start: 0,
+            ring_size: 7,
+            affinity,
+            idle_seconds: 60,
+        };
+        let mut tables = MemoryTables::new(Keys::from_seed(1), &[service]).unwrap();
+        for slot in 0..7 {
+            tables.slots[slot as usize] = Slot::stable(BackendId(slot + 1));
+            tables.set_backend(BackendId(slot + 1), record(kind, true));
+        }
+        let mut backends = BTreeSet::new();
+        let mut entropies = BTreeSet::new();
+        for source_port in 1..=64 {
+            let frame = ethernet(&[], 0x0800, &ipv4(VIP4, 6, &[], &tcp(source_port, 80, 16, &[])));
+            let (outcome, out) = run(&tables, &frame);
+            backends.insert(outcome.backend.0);
+            let at = if kind == Kind::GueIpv4 { 14 + 20 } else { 14 + 2 };
+            entropies.insert([out[at], out[at + 1]]);
+        }
+        (backends.len(), entropies.len())
+    };
+    for kind in [Kind::GueIpv4, Kind::Ipv6] {
+        let (backends, paths) = entropies(Affinity::Source, kind);
+        assert_eq!(backends, 1);
+        assert!(paths > 56, "{paths} values for 64 flows");
+        assert_eq!(entropies(Affinity::Flow, kind), (7, paths));
+    }
 }
 
 #[test]
