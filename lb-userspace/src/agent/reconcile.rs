@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use lb_common::{
     id::{BackendId, ServiceId},
-    layout::BackendRecord,
+    layout::{BACKEND_NUMBERS, BackendRecord},
 };
 
 use super::{
@@ -178,9 +178,10 @@ impl Agent {
 /// So that the maps don't grow with every backend.
 fn with_headroom(needed: Capacity) -> Capacity {
     Capacity {
-        slots: needed.slots + needed.slots.min(1 << 20),
-        backends: 2 * needed.backends,
-        ports: 2 * needed.ports,
+        slots: needed.slots.saturating_add(needed.slots.min(1 << 20)),
+        // More numbers than slots can name are of no use.
+        backends: needed.backends.saturating_mul(2).min(BACKEND_NUMBERS),
+        ports: needed.ports.saturating_mul(2),
     }
 }
 

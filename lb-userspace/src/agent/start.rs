@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use lb_common::{hash::Keys, ring::default_size};
+use lb_common::{hash::Keys, layout::BACKEND_NUMBERS, ring::default_size};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -191,19 +191,21 @@ fn hash_seed(config: &Config, state: &mut State) -> anyhow::Result<u64> {
 
 /// Room for these services, and for some to come: as much again.
 pub fn capacity(services: &[ServiceConfig]) -> Capacity {
-    let slots: u32 = services
-        .iter()
-        .map(|service| service.ring_size.unwrap_or_else(|| default_size(service.backends.len())))
-        .sum();
+    let ring_size = |service: &ServiceConfig| {
+        service.ring_size.unwrap_or_else(|| default_size(service.backends.len()))
+    };
+    let slots: u64 = services.iter().map(|service| u64::from(ring_size(service))).sum();
     let backends: usize = services.iter().map(|service| service.backends.len()).sum();
-    room(slots, backends)
+    room(u32::try_from(slots).unwrap_or(u32::MAX), backends)
 }
 
 /// Room for so many slots and backends, and for some to come.
 pub fn room(slots: u32, backends: usize) -> Capacity {
+    let backends = u32::try_from(backends).unwrap_or(u32::MAX).saturating_mul(2);
     Capacity {
-        slots: slots + slots.clamp(default_size(0), 1 << 20),
-        backends: (2 * backends as u32).max(LEAST_BACKENDS),
+        slots: slots.saturating_add(slots.clamp(default_size(0), 1 << 20)),
+        // More numbers than slots can name are of no use.
+        backends: backends.clamp(LEAST_BACKENDS, BACKEND_NUMBERS),
         ports: PORTS,
     }
 }
@@ -242,4 +244,16 @@ impl Agent {
 /// For `since` fields of what has no time of its own.
 pub(super) fn now() -> jiff::Timestamp {
     jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_has_an_end() {
+        assert_eq!(room(0, 0), Capacity { slots: 65_537, backends: 1024, ports: PORTS });
+        assert_eq!(room(u32::MAX, usize::MAX).slots, u32::MAX);
+        assert_eq!(room(u32::MAX - 1, 2_097_151).backends, BACKEND_NUMBERS);
+    }
 }

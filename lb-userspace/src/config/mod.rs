@@ -8,6 +8,7 @@ pub mod check;
 mod error;
 mod health;
 mod keys;
+mod limits;
 mod node;
 mod prime;
 mod read;

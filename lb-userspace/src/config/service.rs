@@ -6,6 +6,7 @@ use super::{
     error::{ErrorKind, Fault, Faults},
     health,
     keys::{backend, service as keys},
+    limits::{Totals, room_in_ring},
     node::{Node, Value},
     read::Table,
     types::{BackendConfig, HealthCheck, ServiceConfig},
@@ -39,19 +40,24 @@ impl<T: Eq + Hash> Taken<T> {
     }
 }
 
-/// The names and keys of the services so far.
+/// The names and keys of the services so far, and what they add up to.
 #[derive(Debug)]
 pub(super) struct Others {
     pub names: Taken<String>,
     pub keys: Taken<ServiceKey>,
+    pub totals: Totals,
 }
 
 impl Others {
     pub(super) fn new(services: &[ServiceConfig]) -> Self {
-        let mut others = Self { names: Taken::new(), keys: Taken::new() };
+        let (names, keys, totals) = (Taken::new(), Taken::new(), Totals::default());
+        let mut others = Self { names, keys, totals };
         for service in services {
             others.names.add(service.name.clone(), "the running services");
             others.keys.add(service.key, format!("service \"{}\"", service.name));
+            // They were checked.
+            let _ = others.totals.add_service(service.key.vip);
+            let _ = others.totals.add_ring(service.ring_size, service.backends.len());
         }
         others
     }
@@ -109,6 +115,9 @@ pub(super) fn check(
             Ok(()) => others.keys.add(key, path),
             Err(fault) => table.fault(&keys::VIP, fault, faults),
         }
+        if let Err(fault) = others.totals.add_service(key.vip) {
+            table.fault(&keys::VIP, fault, faults);
+        }
     }
     let health = match table.get(&keys::HEALTH) {
         Some(node) => health::check(node, &table.path_of(keys::HEALTH.name), vip, faults),
@@ -129,6 +138,9 @@ pub(super) fn check(
     if let Err(fault) = room_in_ring(ring_size, nodes.len()) {
         table.fault(&keys::RING_SIZE, fault, faults);
     }
+    for (key, fault) in others.totals.add_ring(ring_size, nodes.len()) {
+        table.fault(key, fault, faults);
+    }
     Some(ServiceConfig {
         name: name?,
         key: key?,
@@ -140,18 +152,6 @@ pub(super) fn check(
         health: health?,
         backends: backends.into_iter().collect::<Option<_>>()?,
     })
-}
-
-/// Every backend needs a slot at least.
-pub(super) fn room_in_ring(ring_size: Option<u32>, backends: usize) -> Result<(), Fault> {
-    match ring_size {
-        Some(size) if (size as usize) < backends => Err(Fault::new(
-            ErrorKind::Impossible,
-            format!("a ring of {size} slots can't hold {backends} backends"),
-        )
-        .help("a prime that is at least the number of backends; 100 times that shares evenly")),
-        _ => Ok(()),
-    }
 }
 
 /// What a backend must agree with: its service's values, as far as they are known.

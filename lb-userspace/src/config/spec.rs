@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     error::{ConfigErrors, Fault, Faults},
     keys::service as keys,
+    limits::room_in_ring,
     node::Node,
     service::{self, BackendContext, Others, Taken},
     types::{ActiveCheck, BackendConfig, HealthCheck, Probe, ServiceConfig},
@@ -164,7 +165,7 @@ fn check_backend(node: &Node, service: &ServiceConfig) -> Result<BackendConfig, 
     for backend in &service.backends {
         taken.add(backend.key, path.as_str());
     }
-    if let Err(fault) = service::room_in_ring(service.ring_size, service.backends.len() + 1) {
+    if let Err(fault) = room_in_ring(service.ring_size, service.backends.len() + 1) {
         faults.add(None, format!("{path}.{}", keys::RING_SIZE.name), fault);
     }
     let context = BackendContext { vip: Some(service.key.vip), forward: Some(service.forward) };

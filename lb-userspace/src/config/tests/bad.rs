@@ -1,6 +1,6 @@
 //! What is refused: each mistake with its line, its key and its words.
 
-use super::{SERVICE, TOP, bad};
+use super::{SERVICE, TOP, bad, good};
 use crate::config::{ErrorKind, check, load};
 
 /// Each text has one mistake.
@@ -268,6 +268,40 @@ address = "2001:db8::1"
     assert!(rendered.starts_with("xlb.toml:1:23: interfaces[1]: "), "{rendered}");
     assert!(rendered.contains("\n  help: "), "{rendered}");
     assert!(rendered.ends_with("\n12 errors"), "{rendered}");
+}
+
+/// What no directory and no map can hold is told before it is tried.
+#[test]
+fn more_than_one_balancer_takes() {
+    let service = |number: usize, vips: usize, rest: &str| {
+        let (vip, port) = (number % vips, 1 + number / vips);
+        format!(
+            "[[service]]\nname = \"s{number}\"\nvip = \"203.0.{}.{}:{port}\"\nforward = \
+             \"ipip\"\n{rest}",
+            vip / 256,
+            vip % 256,
+        )
+    };
+    let text = |services: usize, vips, rest: &str| -> String {
+        let services = (0..services).map(|number| service(number, vips, rest));
+        std::iter::once(TOP.to_owned()).chain(services).collect()
+    };
+    good(&text(4096, 2048, ""));
+    let cases = [
+        (text(4100, 2000, ""), 4096, 3, "vip", "4096 services"),
+        (text(2060, 4000, ""), 2048, 3, "vip", "2048 VIPs"),
+        (text(600, 600, "ring_size = 1048573\n"), 512, 5, "ring_size", "536870912"),
+    ];
+    for (text, number, line, key, fragment) in cases {
+        let errors = bad(&text);
+        let [error] = &errors.0[..] else { panic!("{errors}") };
+        let lines = if key == "ring_size" { 5 } else { 4 };
+        assert_eq!(error.line, Some(1 + number * lines + line), "{error}");
+        assert_eq!(error.key, format!("service[{number}] \"s{number}\".{key}"));
+        let said = error.to_string();
+        let fragment = fragment.split(' ').all(|word| said.contains(word));
+        assert!(fragment, "{said}");
+    }
 }
 
 /// Depth can't exhaust the stack, and many mistakes don't take forever.
