@@ -94,11 +94,18 @@ impl<'a> Table<'a> {
         result.map_err(|fault| self.fault(key, fault, faults)).ok()
     }
 
-    /// The items of a list of tables; none where it is left out or something else.
+    /// The items of a list of tables; none where it is left out or something else. A table alone,
+    /// in single brackets, is a mistake, and is looked into like one of a list.
     pub(super) fn tables(&self, key: &Key, header: &str, faults: &mut Faults) -> &'a [Node] {
         match self.get(key) {
             None => &[],
             Some(Node { value: Value::List(items), .. }) => items,
+            Some(node @ Node { value: Value::Table(_), .. }) => {
+                let fault = Fault::new(ErrorKind::WrongType, "a single table, in single brackets");
+                let help = format!("write each one as {header}, in double brackets");
+                self.fault(key, fault.help(help), faults);
+                std::slice::from_ref(node)
+            }
             Some(node) => {
                 let help = format!("write each one as {header}");
                 self.fault(key, wrong_type(node, Kind::Tables).help(help), faults);

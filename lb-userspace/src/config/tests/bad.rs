@@ -45,12 +45,36 @@ fn at_the_top() {
             ("[api]\nmetrics = \"localhost:9700\"", 3, "api.metrics", "IP address and a port"),
             ("[api]\nmetrics = \"127.0.0.1:0\"", 3, "api.metrics", "IP address and a port"),
             ("[api]\nsoket = \"/x\"", 3, "api.soket", "did you mean `socket`?"),
-            ("[service]\nname = \"web\"", 2, "service", "write each one as [[service]]"),
             ("service = [1]", 2, "service[0]", "expected a table, found the integer 1"),
         ],
     );
     let socket = format!("[api]\nsocket = \"/{}\"", "x".repeat(107));
     refused(TOP, &[(&socket, 3, "api.socket", "the path has 108 bytes")]);
+}
+
+/// A service in single brackets is told, and what is wrong in it, too.
+#[test]
+fn single_brackets() {
+    let errors = bad(&format!(
+        "{TOP}[service]\nname = \"web\"\nvip = \"203.0.113.10\"\nforward = \"l2\"\n\
+         [service.backend]\nadress = \"10.0.0.1\"\n"
+    ));
+    let found: Vec<_> = errors.0.iter().map(|e| (e.line.unwrap(), e.key.as_str())).collect();
+    assert_eq!(
+        found,
+        [
+            (2, "service"),
+            (4, "service[0] \"web\".vip"),
+            (6, "service[0] \"web\".backend"),
+            (6, "service[0] \"web\".backend[0].address"),
+            (7, "service[0] \"web\".backend[0].adress"),
+        ],
+        "{errors}"
+    );
+    let said = errors.to_string();
+    for fragment in ["single brackets", "[[service]]", "[[service.backend]]"] {
+        assert!(said.contains(fragment), "{said}");
+    }
 }
 
 #[test]
@@ -90,7 +114,6 @@ fn in_a_service() {
         ("name = \"x\"", 6, "name".to_owned(), "duplicate key"),
         ("health = \"tcp\"", 6, key("health"), "write it as [service.health]"),
         ("[service.health]", 6, key("health.type"), "required key is missing"),
-        ("[service.backend]", 6, key("backend"), "write each one as [[service.backend]]"),
         ("[[service.backend]]", 6, key("backend[0].address"), "required key is missing"),
         (
             "ring_size = 2\nbackend = [{address = \"10.0.0.1\"}, {address = \"10.0.0.2\"}, \
