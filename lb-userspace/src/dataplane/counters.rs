@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use aya::{maps::PerCpuValues, util::nr_cpus};
 use lb_common::{id::BackendId, layout::BackendCounters, verdict::OUTCOMES};
 
-use super::{DataPlane, Error, maps::Value};
+use super::{
+    DataPlane, Error,
+    maps::{Maps, Value},
+};
+use crate::plan::Capacity;
 
 /// Sums over all CPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,7 +45,7 @@ impl DataPlane {
     /// # Errors
     /// If the kernel refuses to read them.
     pub(crate) fn counters(&self) -> Result<Counters, Error> {
-        let mut counters = self.count_maps()?;
+        let mut counters = self.maps.count(self.capacity)?;
         for (id, carried) in &self.carried.0.backends {
             if let Some(counters) = counters.backends.get_mut(id) {
                 add(counters, carried);
@@ -49,28 +53,6 @@ impl DataPlane {
         }
         for (sum, carried) in counters.outcomes.iter_mut().zip(self.carried.0.outcomes) {
             *sum += carried;
-        }
-        Ok(counters)
-    }
-
-    /// The counters as the maps have them.
-    pub(super) fn count_maps(&self) -> Result<Counters, Error> {
-        let mut counters = Counters::default();
-        for id in (1..self.capacity.backends).map(BackendId) {
-            if self.maps.backends.read(id.0)?.active().kind == 0 {
-                continue;
-            }
-            let values = self.maps.backend_counters.get(&id.0, 0).map_err(|error| {
-                Error::library(format!("read the counters of backend number {}", id.0), error)
-            })?;
-            let sum = counters.backends.entry(id).or_default();
-            values.iter().for_each(|Value(value)| add(sum, value));
-        }
-        for (outcome, sum) in (0..).zip(&mut counters.outcomes) {
-            let values = self.maps.outcomes.get(&outcome, 0).map_err(|error| {
-                Error::library(format!("read the counter of outcome {outcome}"), error)
-            })?;
-            *sum = values.iter().sum();
         }
         Ok(counters)
     }
@@ -88,6 +70,30 @@ impl DataPlane {
             .backend_counters
             .set(id.0, zero, 0)
             .map_err(|error| Error::library(doing(), error))
+    }
+}
+
+impl Maps {
+    /// The counters as the maps have them.
+    pub(super) fn count(&self, capacity: Capacity) -> Result<Counters, Error> {
+        let mut counters = Counters::default();
+        for id in (1..capacity.backends).map(BackendId) {
+            if self.backends.read(id.0)?.active().kind == 0 {
+                continue;
+            }
+            let values = self.backend_counters.get(&id.0, 0).map_err(|error| {
+                Error::library(format!("read the counters of backend number {}", id.0), error)
+            })?;
+            let sum = counters.backends.entry(id).or_default();
+            values.iter().for_each(|Value(value)| add(sum, value));
+        }
+        for (outcome, sum) in (0..).zip(&mut counters.outcomes) {
+            let values = self.outcomes.get(&outcome, 0).map_err(|error| {
+                Error::library(format!("read the counter of outcome {outcome}"), error)
+            })?;
+            *sum = values.iter().sum();
+        }
+        Ok(counters)
     }
 }
 

@@ -199,7 +199,7 @@ impl DataPlane {
     /// and puts it in the old one's place, link by link. Every packet is served meanwhile.
     ///
     /// # Errors
-    /// If the kernel refuses; then all is as before.
+    /// If something refuses; then all is as before.
     pub(crate) fn grow(&mut self, capacity: Capacity) -> Result<(), Error> {
         if holds(self.capacity, capacity) {
             return Ok(());
@@ -219,26 +219,55 @@ impl DataPlane {
         let flows = self.flow_capacity;
         let (program, mut maps) = load(&self.options, tables.as_deref(), capacity, flows)?;
         self.maps.copy_into(&mut maps)?;
-        let copied = self.count_maps()?;
+        let copied = self.maps.count(self.capacity)?;
 
         let old_program = std::mem::replace(&mut self.program, program);
-        if let Err(error) = self.links.update(self.program.fd()?.as_fd()) {
+        if let Err(error) = self.put_in_force(tables.as_deref()) {
             self.program = old_program;
-            self.links.update(self.program.fd()?.as_fd())?;
+            let undone = self.program.fd().and_then(|fd| self.links.update(fd.as_fd()));
+            if let Err(error) = undone.and_then(|()| self.pin_program()) {
+                self.notices.push(format!("what didn't grow isn't all as it was: {error}"));
+            }
             return Err(error);
         }
-        if let (Some(pins), Some(tables)) = (&self.pins, &tables) {
-            pins.set_tables(tables)?;
-        }
-        // The old program counts until its last run is over.
-        self.maps.grace()?;
-        let last = self.count_maps()?;
-        self.carried.add_difference(&last, &copied);
-        self.maps = maps;
-        self.capacity = capacity;
+        // From here on the new program is in force, and the new maps with it, whatever fails.
+        let mut old_maps = std::mem::replace(&mut self.maps, maps);
+        let old_capacity = std::mem::replace(&mut self.capacity, capacity);
         self.recent_backends.clear();
         self.recent_directory = false;
-        self.pin_program()
+        if let Err(error) = self.carry_over(&mut old_maps, old_capacity, &copied) {
+            self.notices.push(format!("some packets of the last moments are not counted: {error}"));
+        }
+        if let Some(Err(error)) = self.pins.as_ref().map(Pins::remove_leftovers) {
+            self.notices.push(format!("what was pinned before is still there: {error}"));
+        }
+        Ok(())
+    }
+
+    /// Has the links run the program, and pins it and its maps. After an error the links, and the
+    /// program's pin, may be of either program; the maps in force are the former ones.
+    fn put_in_force(&self, tables: Option<&Path>) -> Result<(), Error> {
+        self.links.update(self.program.fd()?.as_fd())?;
+        self.pin_program()?;
+        match (&self.pins, tables) {
+            // The last step, since nothing takes it back.
+            (Some(pins), Some(tables)) => pins.set_tables(tables),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds what a former program counted after its maps were copied: it counts until its last run
+    /// is over.
+    fn carry_over(
+        &mut self,
+        old: &mut Maps,
+        capacity: Capacity,
+        copied: &Counters,
+    ) -> Result<(), Error> {
+        old.grace()?;
+        let last = old.count(capacity)?;
+        self.carried.add_difference(&last, copied);
+        Ok(())
     }
 
     fn pin_program(&self) -> Result<(), Error> {

@@ -83,7 +83,7 @@ impl Pins {
         Ok(path)
     }
 
-    /// Puts maps in force, at once, and removes the others.
+    /// Puts maps in force, at once. The others are leftovers then.
     pub(super) fn set_tables(&self, tables: &Path) -> Result<(), Error> {
         let name = tables.file_name().expect("a directory that new_tables made");
         let new = self.path.join("tables-new");
@@ -91,9 +91,7 @@ impl Pins {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => symlink(name, &new).and_then(|()| fs::rename(&new, self.path.join("tables"))),
         };
-        result
-            .map_err(|error| Error::kernel(format!("put {} in force", tables.display()), error))?;
-        self.remove_leftovers()
+        result.map_err(|error| Error::kernel(format!("put {} in force", tables.display()), error))
     }
 
     /// Removes what an interrupted change left.

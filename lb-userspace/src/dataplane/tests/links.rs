@@ -1,5 +1,7 @@
 //! Interfaces: attach, take over, refuse, let go.
 
+use lb_common::id::BackendId;
+
 use super::world::*;
 use crate::dataplane::{
     AttachMode, Attached, DataPlane, Error,
@@ -82,6 +84,37 @@ fn a_driver_without_xdp_gets_generic_mode_or_an_error() {
         assert_eq!(plane.attached().unwrap()[0].mode, Mode::Generic);
         let error = plane.attach("nowhere", AttachMode::Auto).unwrap_err();
         assert!(matches!(error, Error::NoInterface(name) if name == "nowhere"));
+        plane.remove().unwrap();
+    });
+}
+
+/// A program that can't be put in force whole isn't in force at all.
+#[test]
+fn growing_is_done_or_undone() {
+    run("undone", |world| {
+        veth();
+        let mut plane = world.open();
+        apply(&mut plane, &two_backends());
+        plane.attach("left", AttachMode::Auto).unwrap();
+        let (before, capacity) = (link(world, "left"), plane.capacity());
+        let larger = crate::plan::Capacity { slots: 2000, ..CAPACITY };
+        // In the way of the new program's pin.
+        std::fs::create_dir(world.pins.join("program-new")).unwrap();
+        plane.grow(larger).unwrap_err();
+        assert_eq!(link(world, "left"), before);
+        assert_eq!(plane.capacity(), capacity);
+        let spread_before = spread(&mut plane);
+        // The maps that the running program reads are those that are written.
+        apply(&mut plane, &[backend(1, 13)]);
+        let record = |plane: &DataPlane| plane.actual().unwrap().backends[&BackendId(1)].macs[5];
+        assert_eq!(record(&plane), 13);
+        drop(plane);
+        std::fs::remove_dir(world.pins.join("program-new")).unwrap();
+        let mut plane = world.open();
+        assert_eq!(record(&plane), 13, "what is pinned is what was in force");
+        plane.grow(larger).unwrap();
+        assert_eq!(plane.capacity().slots, 2000);
+        assert_eq!(spread(&mut plane), spread_before);
         plane.remove().unwrap();
     });
 }
