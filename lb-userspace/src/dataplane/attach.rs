@@ -77,6 +77,15 @@ impl Mode {
     }
 }
 
+impl From<Mode> for AttachMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Native => Self::Native,
+            Mode::Generic => Self::Generic,
+        }
+    }
+}
+
 impl AttachMode {
     fn tries(self) -> &'static [Mode] {
         match self {
@@ -92,7 +101,8 @@ impl DataPlane {
     /// mode than is asked for, it is detached first, and packets pass for a moment.
     ///
     /// # Errors
-    /// If another program is there, or the kernel refuses.
+    /// If another program is there, or the kernel refuses. Where only the mode is refused, the
+    /// program runs on in the one that it had.
     pub(crate) fn attach(&mut self, interface: &str, mode: AttachMode) -> Result<Attached, Error> {
         let program = self.program.fd()?.as_fd();
         self.links.attach(program, self.pins.as_ref(), interface, mode, &mut self.notices)
@@ -103,7 +113,8 @@ impl DataPlane {
         self.links.detach(self.pins.as_ref(), interface)
     }
 
-    /// The interfaces that the program is attached to. Drops links whose interface is gone.
+    /// The interfaces that the program is attached to. Drops links whose interface is gone, or
+    /// that somebody else detached.
     pub(crate) fn attached(&mut self) -> Result<Vec<Attached>, Error> {
         self.links.attached(self.pins.as_ref(), &mut self.notices)
     }
@@ -120,13 +131,36 @@ impl Links {
         notices: &mut Vec<String>,
     ) -> Result<Attached, Error> {
         let ifindex = interface_index(interface)?;
+        let mut former = None;
         if let Some(link) = self.0.get(interface) {
-            if mode.tries().contains(&link.mode) && link.is_on(interface, ifindex)? {
-                return Ok(link.attached(interface));
+            if link.is_on(interface, ifindex)? {
+                if mode.tries().contains(&link.mode) {
+                    return Ok(link.attached(interface));
+                }
+                // Both modes at once are refused.
+                former = Some(link.mode);
             }
             self.detach(pins, interface)?;
         }
-        let link = Link::create(program, interface, ifindex, mode, notices)?;
+        let created = Link::create(program, interface, ifindex, mode, notices);
+        match (created, former) {
+            (Ok(link), _) => self.keep(pins, interface, link),
+            (Err(refused), None) => Err(refused),
+            (Err(refused), Some(former)) => {
+                let link = Link::create(program, interface, ifindex, former.into(), notices)?;
+                self.keep(pins, interface, link)?;
+                Err(refused)
+            }
+        }
+    }
+
+    /// Pins a new link, and holds it.
+    fn keep(
+        &mut self,
+        pins: Option<&Pins>,
+        interface: &str,
+        link: Link,
+    ) -> Result<Attached, Error> {
         let attached = link.attached(interface);
         if let Some(pins) = pins {
             let path = pins.link(interface);
@@ -171,7 +205,10 @@ impl Links {
         }
         for interface in gone {
             self.detach(pins, &interface)?;
-            notices.push(format!("interface {interface} is gone, and its link with it"));
+            notices.push(match interface_index(&interface) {
+                Ok(_) => format!("the program was detached from {interface}, and not by xlb"),
+                Err(_) => format!("interface {interface} is gone, and its link with it"),
+            });
         }
         Ok(self.0.iter().map(|(interface, link)| link.attached(interface)).collect())
     }

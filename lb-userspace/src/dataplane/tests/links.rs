@@ -88,6 +88,36 @@ fn a_driver_without_xdp_gets_generic_mode_or_an_error() {
     });
 }
 
+/// A mode that the driver refuses leaves the program where it was, and how.
+#[test]
+fn a_refused_mode_leaves_the_former_one() {
+    run("refused", |world| {
+        let mut plane = world.open();
+        let attached = plane.attach("lo", AttachMode::Generic).unwrap();
+        let error = plane.attach("lo", AttachMode::Native).unwrap_err();
+        assert!(matches!(error, Error::NoNative { .. }), "{error}");
+        assert_eq!(plane.attached().unwrap(), [attached]);
+        assert_eq!(link(world, "lo").ifindex, 1);
+        plane.remove().unwrap();
+    });
+}
+
+/// What somebody else detached is told apart from an interface that is gone.
+#[test]
+fn a_link_that_somebody_detached_is_put_back() {
+    run("detached", |world| {
+        veth();
+        let mut plane = world.open();
+        let attached = plane.attach("left", AttachMode::Auto).unwrap();
+        sys::link_detach(sys::open_pinned(&world.pins.join("links/left")).unwrap()).unwrap();
+        assert_eq!(plane.attached().unwrap(), []);
+        let notices = plane.take_notices().join("\n");
+        assert!(notices.contains("detached from left, and not by xlb"), "{notices}");
+        assert_eq!(plane.attach("left", AttachMode::Auto).unwrap(), attached);
+        plane.remove().unwrap();
+    });
+}
+
 /// A program that can't be put in force whole isn't in force at all.
 #[test]
 fn growing_is_done_or_undone() {
