@@ -35,7 +35,7 @@ use crate::{
     model::{BackendKey, Desired},
     network::{Interfaces, NextHops, Resolution},
     plan::Actual,
-    state::{Effective, State},
+    state::{Effective, State, StateLock},
 };
 pub use desired::idle_seconds;
 use flows::{FlowWatch, Surveyed};
@@ -87,6 +87,7 @@ struct Agent {
     config_path: PathBuf,
     config: Config,
     state: State,
+    _state_lock: Option<StateLock>,
     /// Config and state together.
     effective: Effective,
     plane: DataPlane,

@@ -24,7 +24,7 @@ use crate::{
     network::NextHops,
     objects,
     plan::Capacity,
-    state::State,
+    state::{State, StateError, StateLock},
     sweep::Transition,
 };
 
@@ -124,12 +124,22 @@ async fn prepare(settings: &Settings, config: Config) -> anyhow::Result<Prepared
         Some(address) => Some(MetricsServer::bind(address).await?),
         None => None,
     };
+    let mut warnings = Vec::new();
+    let state_lock = match StateLock::take(&config.state_file) {
+        Ok(lock) => Some(lock),
+        Err(error @ StateError::Taken(_)) => return Err(error.into()),
+        // Whoever can't lock it can't change it.
+        Err(error) => {
+            warnings.push(format!("live changes can't be kept: {error}"));
+            None
+        }
+    };
     let loaded = State::load(&config.state_file)?;
     let mut state = loaded.state;
     let seed = hash_seed(&config, &mut state)?;
     state.overrides.prune(&config.services);
     let effective = state.overrides.on_top_of(&config.services);
-    let mut warnings: Vec<String> = loaded.warning.into_iter().collect();
+    warnings.extend(loaded.warning);
     warnings.extend(effective.warnings.iter().cloned());
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
@@ -155,6 +165,7 @@ async fn prepare(settings: &Settings, config: Config) -> anyhow::Result<Prepared
         config_path: settings.config.clone(),
         config,
         state,
+        _state_lock: state_lock,
         effective,
         plane,
         actual,

@@ -10,7 +10,7 @@ pub use history::History;
 pub use overrides::{BackendOverride, Effective, Overrides};
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -51,6 +51,12 @@ pub enum StateError {
         /// Why not.
         source: io::Error,
     },
+    /// Another process has it.
+    #[error(
+        "another xlb keeps its state in {}: stop it first, or give this one another `state_file`, \
+         `pin_path` and `socket`", .0.display()
+    )]
+    Taken(PathBuf),
     /// It was written by a newer xlb.
     #[error(
         "{} has version {found}, this xlb knows {VERSION}: run the xlb that wrote it, or move the \
@@ -62,6 +68,53 @@ pub enum StateError {
         /// Its version.
         found: u32,
     },
+}
+
+/// Keeps other agents from a state file for as long as it lives.
+#[derive(Debug)]
+pub struct StateLock {
+    _file: File,
+}
+
+impl StateLock {
+    /// Takes the lock, which is a file beside the state file and stays there.
+    ///
+    /// # Errors
+    /// [`StateError::Taken`], or the file system refuses.
+    pub fn take(path: &Path) -> Result<Self, StateError> {
+        make_directory(path)?;
+        let lock = beside(path, ".lock");
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let locked = options.open(&lock).map_err(TryLockError::Error).and_then(|file| {
+            file.try_lock()?;
+            Ok(file)
+        });
+        match locked {
+            Ok(file) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(StateError::Taken(path.to_owned())),
+            Err(TryLockError::Error(source)) => {
+                Err(StateError::Io { doing: "lock", path: lock, source })
+            }
+        }
+    }
+}
+
+/// A path with something at its end.
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
+/// The directory of a file, made where it is missing.
+fn make_directory(path: &Path) -> Result<&Path, StateError> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or_else(|| Path::new("."));
+    match fs::create_dir_all(directory) {
+        Ok(()) => Ok(directory),
+        Err(source) => Err(StateError::Io { doing: "make", path: directory.to_owned(), source }),
+    }
 }
 
 /// What was read, and what the operator should hear about it.
@@ -125,10 +178,8 @@ impl State {
     pub fn save(&self, path: &Path) -> Result<(), StateError> {
         let io_error =
             |doing, path: &Path, source| StateError::Io { doing, path: path.to_owned(), source };
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let directory = directory.unwrap_or_else(|| Path::new("."));
-        fs::create_dir_all(directory).map_err(|error| io_error("make", directory, error))?;
-        let new = path.with_extension("new");
+        let directory = make_directory(path)?;
+        let new = beside(path, ".new");
         let state = Self { version: VERSION, ..self.clone() };
         let mut text = serde_json::to_vec_pretty(&state)
             .map_err(|error| io_error("write", path, error.into()))?;
@@ -206,9 +257,40 @@ mod tests {
         let path = directory.path().join("state.json");
         state().save(&path).unwrap();
         // A directory in the way of the new file.
-        fs::create_dir(directory.path().join("state.new")).unwrap();
+        fs::create_dir(directory.path().join("state.json.new")).unwrap();
         let error = State::default().save(&path).unwrap_err();
-        assert!(error.to_string().contains("state.new"), "{error}");
+        assert!(error.to_string().contains("state.json.new"), "{error}");
         assert_eq!(State::load(&path).unwrap().state, state());
+    }
+
+    /// A new file that had the old one's name would be a file written in place.
+    #[test]
+    fn no_name_is_that_of_the_file_that_is_written_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.new");
+        state().save(&path).unwrap();
+        fs::create_dir(directory.path().join("state.new.new")).unwrap();
+        State::default().save(&path).unwrap_err();
+        assert_eq!(State::load(&path).unwrap().state, state());
+    }
+
+    #[test]
+    fn a_state_file_has_one_agent() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/state.json");
+        let first = StateLock::take(&path).unwrap();
+        let error = StateLock::take(&path).unwrap_err();
+        assert!(matches!(&error, StateError::Taken(taken) if *taken == path), "{error}");
+        StateLock::take(&directory.path().join("deep/other.json")).unwrap();
+        drop(first);
+        // A child that another test starts may still have it open.
+        let begin = std::time::Instant::now();
+        while StateLock::take(&path).is_err() {
+            assert!(begin.elapsed().as_secs() < 10, "it is still locked");
+        }
+        assert_eq!(State::load(&path).unwrap().state, State::default());
+        // No directory can be made below a file.
+        let error = StateLock::take(&beside(&path, ".lock/state")).unwrap_err();
+        assert!(matches!(error, StateError::Io { .. }), "{error}");
     }
 }

@@ -94,7 +94,7 @@ impl<'lab> Agent<'lab> {
     pub fn write_config(&self, settings: &Settings) -> Result<()> {
         let mut settings = settings.clone();
         settings.pin_path = Some(self.pins.path().to_owned());
-        settings.state_file = Some(self.files.path().join("state.json"));
+        settings.state_file = Some(self.state_file());
         let metrics = settings.api.and_then(|api| api.metrics);
         settings.api = Some(Api { socket: self.socket(), metrics });
         self.write_config_text(&settings.render()?)
@@ -113,6 +113,11 @@ impl<'lab> Agent<'lab> {
     /// The config file.
     pub fn config_path(&self) -> PathBuf {
         self.files.path().join("xlb.toml")
+    }
+
+    /// Where it keeps live changes.
+    pub fn state_file(&self) -> PathBuf {
+        self.files.path().join("state.json")
     }
 
     /// The directory where it pins.

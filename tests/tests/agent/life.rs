@@ -1,13 +1,15 @@
 //! Start, stop, restart; who may have the interface.
 
+use std::fs;
+
 use anyhow::{Result, ensure};
 use xlb_tests::clients::http;
 use xlb_tests::clients::stream::Streams;
 use xlb_tests::lab::{Family, Topology};
-use xlb_tests::need_root;
 use xlb_tests::scene::{Scene, WEB};
 use xlb_tests::servers::HTTP_PORT;
 use xlb_tests::xlb::{Agent, Forward};
+use xlb_tests::need_root;
 
 use super::{STREAMS, attached, unbroken};
 
@@ -74,6 +76,23 @@ fn sigterm_detaches_and_keep_does_not() -> Result<()> {
     agent.launch(&[])?;
     streams.progress(10)?;
     unbroken(&streams.close(), None)
+}
+
+#[test]
+fn two_agents_do_not_share_a_state_file() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::OneSegment, Forward::L2, 2)?;
+    let balancer = &scene.lab.balancer.namespace;
+    let settings = scene.settings(V4, 2);
+    let first = Agent::start(balancer, &settings)?;
+    let mut second = Agent::prepare(balancer, &settings)?;
+    let text = fs::read_to_string(second.config_path())?;
+    let own = second.state_file().display().to_string();
+    second.write_config_text(&text.replace(&own, &first.state_file().display().to_string()))?;
+    second.spawn(&[])?;
+    let (status, words) = second.ended()?;
+    ensure!(status.code() == Some(1) && words.contains("another `state_file`"), "{words}");
+    Ok(())
 }
 
 #[test]
