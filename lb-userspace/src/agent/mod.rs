@@ -5,6 +5,7 @@
 //! it. Nothing else writes to the data plane.
 
 mod commands;
+mod config_watch;
 mod desired;
 mod explain;
 mod flows;
@@ -37,9 +38,9 @@ use crate::{
     plan::Actual,
     state::{Effective, State, StateLock},
 };
+use config_watch::ConfigWatch;
 pub use desired::idle_seconds;
 use flows::{FlowWatch, Surveyed};
-use reload::ConfigWatch;
 pub use start::{Settings, capacity, room};
 
 /// From one look at what has no events of its own to the next.
@@ -61,11 +62,13 @@ pub enum RunError {
 /// # Errors
 /// It can't start, or what it put into the kernel can't be taken out again.
 pub async fn run(settings: Settings) -> Result<(), RunError> {
-    let stops = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
-    let [terminate, interrupt] = stops.map(|stop| stop.map_err(anyhow::Error::from));
-    let (mut terminate, mut interrupt) = (terminate?, interrupt?);
+    // First of all: without a handler each of them would end the process at once.
+    let listen = |kind| signal(kind).map_err(anyhow::Error::from);
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let config_watch = ConfigWatch::new(&settings.config, listen(SignalKind::hangup())?);
     let (mut agent, inputs, servers) = tokio::select! {
-        started = start::start(&settings) => started?,
+        started = start::start(&settings, config_watch) => started?,
         () = stopped(&mut terminate, &mut interrupt) => return Ok(()),
     };
     agent.serve(inputs, &mut terminate, &mut interrupt).await;

@@ -1,65 +1,10 @@
 //! The config again: on SIGHUP, or when its file changed.
 
-use std::path::{Path, PathBuf};
-
-use anyhow::Context as _;
-use notify::{EventKind as FileEvent, RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
-    time::{Duration, sleep},
-};
-
 use super::{Agent, start::now};
 use crate::{
     api::{EventKind, Reload},
     config::{self, Config},
 };
-
-/// An editor's several writes make one reload.
-const QUIET: Duration = Duration::from_millis(50);
-
-/// Tells when the config should be read again.
-pub(super) struct ConfigWatch {
-    hangup: Signal,
-    changes: mpsc::Receiver<()>,
-    _watcher: RecommendedWatcher,
-}
-
-impl ConfigWatch {
-    /// Watches the file's directory, so that a file that is replaced whole is seen, too.
-    pub(super) fn new(path: &Path) -> anyhow::Result<Self> {
-        let hangup = signal(SignalKind::hangup())?;
-        let path = path.canonicalize().with_context(|| format!("can't find {}", path.display()))?;
-        let directory = path.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
-        let (sender, changes) = mpsc::channel(1);
-        let name = path.file_name().map(ToOwned::to_owned);
-        let handler = move |event: notify::Result<notify::Event>| {
-            let Ok(event) = event else { return };
-            let ours = event.paths.iter().any(|path| path.file_name() == name.as_deref());
-            if ours && !matches!(event.kind, FileEvent::Access(_)) {
-                // One that waits already is enough.
-                let _ = sender.try_send(());
-            }
-        };
-        let mut watcher = notify::recommended_watcher(handler)?;
-        watcher
-            .watch(&directory, RecursiveMode::NonRecursive)
-            .with_context(|| format!("can't watch {}", directory.display()))?;
-        Ok(Self { hangup, changes, _watcher: watcher })
-    }
-
-    /// Waits for the next reason.
-    pub(super) async fn changed(&mut self) {
-        tokio::select! {
-            _ = self.hangup.recv() => {}
-            Some(()) = self.changes.recv() => {
-                sleep(QUIET).await;
-                while self.changes.try_recv().is_ok() {}
-            }
-        }
-    }
-}
 
 impl Agent {
     /// Reads the config again. A wrong one changes nothing.

@@ -14,7 +14,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Agent, Inputs, RunError, flows::FlowWatch, reload::ConfigWatch};
+use super::{Agent, Inputs, RunError, config_watch::ConfigWatch, flows::FlowWatch};
 use crate::{
     api::{self, AgentHandle, ControlSocket, EventKind, EventLog},
     config::{self, Config, ServiceConfig},
@@ -78,9 +78,12 @@ impl Servers {
 }
 
 /// Starts everything. The control socket answers once packets are served.
-pub(super) async fn start(settings: &Settings) -> Result<(Agent, Inputs, Servers), RunError> {
+pub(super) async fn start(
+    settings: &Settings,
+    config_watch: ConfigWatch,
+) -> Result<(Agent, Inputs, Servers), RunError> {
     let config = config::load(&settings.config)?;
-    let (mut agent, inputs, handle, socket, metrics) = prepare(settings, config).await?;
+    let (mut agent, inputs, handle, socket, metrics) = prepare(settings, config, config_watch).await?;
     agent.settle(&inputs).await;
     agent.reconcile();
     if let Some(trouble) = agent.trouble.take() {
@@ -117,7 +120,11 @@ pub(super) async fn start(settings: &Settings) -> Result<(Agent, Inputs, Servers
 type Prepared = (Agent, Inputs, AgentHandle, ControlSocket, Option<MetricsServer>);
 
 /// Everything that may fail without a packet noticing.
-async fn prepare(settings: &Settings, config: Config) -> anyhow::Result<Prepared> {
+async fn prepare(
+    settings: &Settings,
+    config: Config,
+    config_watch: ConfigWatch,
+) -> anyhow::Result<Prepared> {
     // First of all, since a second agent ends here.
     let socket = ControlSocket::bind(&config.api.socket)?;
     let metrics = match config.api.metrics {
@@ -160,7 +167,6 @@ async fn prepare(settings: &Settings, config: Config) -> anyhow::Result<Prepared
     let transition = Transition::of(&actual, dataplane::now());
     let events = EventLog::default();
     let handle = AgentHandle { commands: commands_in, events: events.clone() };
-    let config_watch = ConfigWatch::new(&settings.config)?;
     let agent = Agent {
         config_path: settings.config.clone(),
         config,

@@ -39,7 +39,7 @@ use error::{Fault, Faults};
 use node::Node;
 
 /// Longest file that is read: some hundred thousand backends.
-const MAX_BYTES: u64 = 64 << 20;
+pub const MAX_BYTES: u64 = 64 << 20;
 
 /// Reads and checks a file.
 ///

@@ -1,15 +1,17 @@
 //! Start, stop, restart; who may have the interface.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
 use xlb_tests::clients::http;
 use xlb_tests::clients::stream::Streams;
 use xlb_tests::lab::{Family, Topology};
 use xlb_tests::scene::{Scene, WEB};
 use xlb_tests::servers::HTTP_PORT;
-use xlb_tests::xlb::{Agent, Forward};
-use xlb_tests::need_root;
+use xlb_tests::xlb::{Agent, Backend, Forward, Settings};
+use xlb_tests::{need_root, wait};
 
 use super::{STREAMS, attached, unbroken};
 
@@ -63,7 +65,7 @@ fn sigterm_detaches_and_keep_does_not() -> Result<()> {
     ensure!(!attached(balancer, "eth0")?, "SIGTERM left the program attached");
     let web = V4.vip_port(HTTP_PORT);
     let client = &scene.lab.client.namespace;
-    let patience = std::time::Duration::from_millis(300);
+    let patience = Duration::from_millis(300);
     ensure!(http::ask(client, web, patience).is_err(), "still forwarding");
 
     agent.launch(&["--keep"])?;
@@ -76,6 +78,32 @@ fn sigterm_detaches_and_keep_does_not() -> Result<()> {
     agent.launch(&[])?;
     streams.progress(10)?;
     unbroken(&streams.close(), None)
+}
+
+/// A start that waits for a backend of which nobody knows the MAC address.
+fn slow_start(scene: &Scene) -> Settings {
+    let mut settings = scene.settings(V4, 2);
+    let address = scene.address(V4, 0);
+    let (network, _) = address.rsplit_once('.').expect("an IPv4 address");
+    let nobody =
+        Backend { address: format!("{network}.250"), ..settings.services[0].backends[0].clone() };
+    settings.services[0].backends.push(nobody);
+    settings
+}
+
+#[test]
+fn sighup_while_it_starts_doesnt_end_it() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::OneSegment, Forward::L2, 2)?;
+    let mut agent = Agent::prepare(&scene.lab.balancer.namespace, &slow_start(&scene))?;
+    agent.spawn(&[])?;
+    pinned(&agent)?;
+    agent.signal(Signal::SIGHUP)?;
+    wait::until("an answer", Duration::from_secs(20), || {
+        agent.running()?;
+        agent.status()
+    })?;
+    Ok(())
 }
 
 #[test]
@@ -93,6 +121,14 @@ fn two_agents_do_not_share_a_state_file() -> Result<()> {
     let (status, words) = second.ended()?;
     ensure!(status.code() == Some(1) && words.contains("another `state_file`"), "{words}");
     Ok(())
+}
+
+/// Waits until the agent has pinned its maps.
+fn pinned(agent: &Agent<'_>) -> Result<()> {
+    wait::until("pinned maps", Duration::from_secs(20), || {
+        ensure!(agent.pin_path().join("tables").exists(), "there are none");
+        Ok(())
+    })
 }
 
 #[test]
