@@ -30,7 +30,7 @@ use tokio::{
 
 use crate::{
     api::{Command, EventKind, EventLog, Reload},
-    config::{Config, ConfigErrors, ServiceConfig},
+    config::{self, Config, ConfigErrors, ServiceConfig},
     dataplane::DataPlane,
     health::{Health, HealthEvent},
     model::{BackendKey, Desired},
@@ -66,11 +66,27 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let listen = |kind| signal(kind).map_err(anyhow::Error::from);
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
-    let config_watch = ConfigWatch::new(&settings.config, listen(SignalKind::hangup())?);
-    let (mut agent, inputs, servers) = tokio::select! {
-        started = start::start(&settings, config_watch) => started?,
-        () = stopped(&mut terminate, &mut interrupt) => return Ok(()),
+    let hangup = listen(SignalKind::hangup())?;
+
+    let config_watch = ConfigWatch::new(&settings.config, hangup);
+    let config = config::load(&settings.config)?;
+    let (mut agent, inputs, doors) = start::prepare(&settings, config, config_watch).await?;
+    let settled = tokio::select! {
+        () = agent.settle(&inputs) => true,
+        () = stopped(&mut terminate, &mut interrupt) => false,
     };
+    if !settled {
+        tracing::info!("the agent stops before it serves");
+        return Ok(agent.finish(settings.keep)?);
+    }
+    if let Err(error) = agent.begin() {
+        // What was there before goes on; what is new goes.
+        if agent.plane.attached().is_ok_and(|attached| attached.is_empty()) {
+            agent.finish(false)?;
+        }
+        return Err(error.into());
+    }
+    let servers = doors.open();
     agent.serve(inputs, &mut terminate, &mut interrupt).await;
     agent.save_history();
     agent.event(EventKind::Stopping, None, "the agent stops".to_owned());

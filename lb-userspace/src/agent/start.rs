@@ -14,10 +14,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Agent, Inputs, RunError, config_watch::ConfigWatch, flows::FlowWatch};
+use super::{Agent, Inputs, config_watch::ConfigWatch, flows::FlowWatch};
 use crate::{
     api::{self, AgentHandle, ControlSocket, EventKind, EventLog},
-    config::{self, Config, ServiceConfig},
+    config::{Config, ServiceConfig},
     dataplane::{self, DataPlane, Options},
     health::Health,
     metrics::MetricsServer,
@@ -77,54 +77,43 @@ impl Servers {
     }
 }
 
-/// Starts everything. The control socket answers once packets are served.
-pub(super) async fn start(
-    settings: &Settings,
-    config_watch: ConfigWatch,
-) -> Result<(Agent, Inputs, Servers), RunError> {
-    let config = config::load(&settings.config)?;
-    let (mut agent, inputs, handle, socket, metrics) = prepare(settings, config, config_watch).await?;
-    agent.settle(&inputs).await;
-    agent.reconcile();
-    if let Some(trouble) = agent.trouble.take() {
-        return Err(anyhow::anyhow!(trouble).into());
-    }
-    if let Err(error) = agent.attach_configured() {
-        // What was there before goes on; what is new goes.
-        if agent.plane.attached().is_ok_and(|attached| attached.is_empty()) {
-            agent.finish(false)?;
-        }
-        return Err(error.into());
-    }
-    agent.event(EventKind::Started, None, "the agent serves".to_owned());
-
-    let mut servers = Servers { stops: Vec::new(), tasks: Vec::new() };
-    let router = api::router(handle.clone());
-    servers.start(|stopped| async move {
-        api::serve::on_socket(socket, router, async {
-            let _ = stopped.await;
-        })
-        .await;
-    });
-    if let Some(metrics) = metrics {
-        servers.start(|stopped| async move {
-            let stop = async {
-                let _ = stopped.await;
-            };
-            metrics.serve(handle, stop).await;
-        });
-    }
-    Ok((agent, inputs, servers))
+/// What others come in by, once packets are served.
+pub(super) struct Doors {
+    handle: AgentHandle,
+    socket: ControlSocket,
+    metrics: Option<MetricsServer>,
 }
 
-type Prepared = (Agent, Inputs, AgentHandle, ControlSocket, Option<MetricsServer>);
+impl Doors {
+    /// Answers from now on.
+    pub(super) fn open(self) -> Servers {
+        let Self { handle, socket, metrics } = self;
+        let mut servers = Servers { stops: Vec::new(), tasks: Vec::new() };
+        let router = api::router(handle.clone());
+        servers.start(|stopped| async move {
+            api::serve::on_socket(socket, router, async {
+                let _ = stopped.await;
+            })
+            .await;
+        });
+        if let Some(metrics) = metrics {
+            servers.start(|stopped| async move {
+                let stop = async {
+                    let _ = stopped.await;
+                };
+                metrics.serve(handle, stop).await;
+            });
+        }
+        servers
+    }
+}
 
 /// Everything that may fail without a packet noticing.
-async fn prepare(
+pub(super) async fn prepare(
     settings: &Settings,
     config: Config,
     config_watch: ConfigWatch,
-) -> anyhow::Result<Prepared> {
+) -> anyhow::Result<(Agent, Inputs, Doors)> {
     // First of all, since a second agent ends here.
     let socket = ControlSocket::bind(&config.api.socket)?;
     let metrics = match config.api.metrics {
@@ -192,7 +181,7 @@ async fn prepare(
         warnings,
     };
     let inputs = Inputs { commands, health, config: config_watch, surveys };
-    Ok((agent, inputs, handle, socket, metrics))
+    Ok((agent, inputs, Doors { handle, socket, metrics }))
 }
 
 /// The configured seed, else the state's, else a new random one, which the state keeps.
@@ -228,8 +217,19 @@ pub fn room(slots: u32, backends: usize) -> Capacity {
 }
 
 impl Agent {
+    /// Serves, with what is known.
+    pub(super) fn begin(&mut self) -> anyhow::Result<()> {
+        self.reconcile();
+        if let Some(trouble) = self.trouble.take() {
+            anyhow::bail!(trouble);
+        }
+        self.attach_configured()?;
+        self.event(EventKind::Started, None, "the agent serves".to_owned());
+        Ok(())
+    }
+
     /// Asks for next hops and health, and waits for the first answers.
-    async fn settle(&mut self, inputs: &Inputs) {
+    pub(super) async fn settle(&mut self, inputs: &Inputs) {
         self.watch_effective();
         let deadline = Instant::now() + SETTLING;
         let wanted: BTreeSet<_> = self.addresses().collect();

@@ -92,6 +92,32 @@ fn slow_start(scene: &Scene) -> Settings {
 }
 
 #[test]
+fn sigterm_while_it_starts_leaves_nothing_or_what_was_kept() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::OneSegment, Forward::L2, 2)?;
+    let balancer = &scene.lab.balancer.namespace;
+    let mut agent = Agent::prepare(balancer, &slow_start(&scene))?;
+    // Nothing was there, and nothing stays.
+    agent.spawn(&[])?;
+    pinned(&agent)?;
+    ensure!(agent.stop()?.success(), "SIGTERM ended it badly");
+    ensure!(!agent.pin_path().join("tables").exists(), "its maps are still pinned");
+
+    // A former agent's program is taken out as by an agent that runs,
+    agent.launch(&["--keep"])?;
+    ensure!(agent.stop()?.success() && attached(balancer, "eth0")?, "--keep detached");
+    agent.spawn(&[])?;
+    wait::until("its socket", Duration::from_secs(20), || {
+        ensure!(agent.socket().exists(), "it isn't there");
+        Ok(())
+    })?;
+    ensure!(agent.stop()?.success(), "SIGTERM ended it badly");
+    ensure!(!attached(balancer, "eth0")?, "the program is still attached");
+    ensure!(!agent.pin_path().join("links").join("eth0").exists(), "its link is still pinned");
+    Ok(())
+}
+
+#[test]
 fn sighup_while_it_starts_doesnt_end_it() -> Result<()> {
     need_root!();
     let scene = Scene::new(Topology::OneSegment, Forward::L2, 2)?;
