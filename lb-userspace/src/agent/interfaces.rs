@@ -1,11 +1,9 @@
 //! The interfaces that packets come in by.
 
-use anyhow::Context as _;
-
 use super::Agent;
 use crate::{
     api::EventKind,
-    config::XdpMode,
+    config::{Config, XdpMode},
     dataplane::{AttachMode, Attached},
     network::InterfaceChange,
 };
@@ -14,33 +12,72 @@ impl Agent {
     /// Attaches to every configured interface, and detaches from others that a former agent left.
     ///
     /// # Errors
-    /// The first that can't be attached to. Those that this call attached to are detached again.
+    /// The first that can't be attached to; then all are as before.
     pub(super) fn attach_configured(&mut self) -> anyhow::Result<()> {
-        let before: Vec<String> =
-            self.plane.attached()?.into_iter().map(|attached| attached.interface).collect();
-        for interface in self.config.interfaces.clone() {
-            match self.plane.attach(&interface, self.mode()) {
-                Ok(attached) => self.attached_event(&attached),
+        let before = self.plane.attached()?;
+        let config = self.config.clone();
+        self.attach_wanted(&config, &before, &[]).map_err(anyhow::Error::msg)?;
+        self.attach_since(&[]);
+        Ok(())
+    }
+
+    /// Attaches to every interface of a config. One of `tolerated` that wasn't attached to before
+    /// may go on so.
+    ///
+    /// # Errors
+    /// Why another can't be attached to; then all are as `before`.
+    pub(super) fn attach_wanted(
+        &mut self,
+        config: &Config,
+        before: &[Attached],
+        tolerated: &[String],
+    ) -> Result<(), String> {
+        for interface in &config.interfaces {
+            let was_attached = before.iter().any(|attached| attached.interface == *interface);
+            match self.plane.attach(interface, mode(config)) {
+                Ok(_) => {}
+                Err(_) if !was_attached && tolerated.contains(interface) => {}
                 Err(error) => {
-                    let fresh: Vec<String> =
-                        self.plane.attached()?.into_iter().map(|a| a.interface).collect();
-                    for interface in fresh.iter().filter(|name| !before.contains(name)) {
-                        self.plane.detach(interface)?;
-                    }
-                    return Err(error).context(format!("can't serve on {interface}"));
+                    self.restore(before);
+                    return Err(format!("can't serve on {interface}: {error}"));
                 }
             }
         }
-        self.detach_others();
         Ok(())
+    }
+
+    /// Attaches where and how it was `before`, and nowhere else.
+    pub(super) fn restore(&mut self, before: &[Attached]) {
+        let now = self.plane.attached().unwrap_or_default();
+        for Attached { interface, .. } in &now {
+            if !before.iter().any(|attached| attached.interface == *interface)
+                && let Err(error) = self.plane.detach(interface)
+            {
+                tracing::error!("{error}");
+            }
+        }
+        for attached in before.iter().filter(|attached| !now.contains(attached)) {
+            if let Err(error) = self.plane.attach(&attached.interface, attached.mode.into()) {
+                tracing::error!("{} can't be served on as before: {error}", attached.interface);
+            }
+        }
     }
 
     /// Attaches to what it can, and keeps why not for the rest.
     pub(super) fn attach_all(&mut self) {
+        let before = self.plane.attached().unwrap_or_default();
+        self.attach_since(&before);
+    }
+
+    /// The same, and tells of everything that is attached otherwise than `before`. What is not in
+    /// the config any more stays attached until all that is in it is.
+    pub(super) fn attach_since(&mut self, before: &[Attached]) {
+        self.detached.retain(|interface, _| self.config.interfaces.contains(interface));
         for interface in self.config.interfaces.clone() {
-            match self.plane.attach(&interface, self.mode()) {
+            match self.plane.attach(&interface, mode(&self.config)) {
                 Ok(attached) => {
-                    if self.detached.remove(&interface).is_some() {
+                    self.detached.remove(&interface);
+                    if !before.contains(&attached) {
                         self.attached_event(&attached);
                     }
                 }
@@ -53,11 +90,12 @@ impl Agent {
                 }
             }
         }
-        self.detach_others();
+        if self.detached.is_empty() {
+            self.detach_others();
+        }
     }
 
     fn detach_others(&mut self) {
-        self.detached.retain(|interface, _| self.config.interfaces.contains(interface));
         let attached = self.plane.attached().unwrap_or_default();
         for Attached { interface, .. } in attached {
             if self.config.interfaces.contains(&interface) {
@@ -99,17 +137,17 @@ impl Agent {
         }
     }
 
-    fn mode(&self) -> AttachMode {
-        match self.config.xdp_mode {
-            XdpMode::Auto => AttachMode::Auto,
-            XdpMode::Native => AttachMode::Native,
-            XdpMode::Generic => AttachMode::Generic,
-        }
-    }
-
     fn attached_event(&self, attached: &Attached) {
         let message =
             format!("packets of {} are balanced ({} XDP)", attached.interface, attached.mode);
         self.event(EventKind::Attached, None, message);
+    }
+}
+
+fn mode(config: &Config) -> AttachMode {
+    match config.xdp_mode {
+        XdpMode::Auto => AttachMode::Auto,
+        XdpMode::Native => AttachMode::Native,
+        XdpMode::Generic => AttachMode::Generic,
     }
 }

@@ -1,36 +1,57 @@
-//! The config again: on SIGHUP, or when its file changed.
+//! The config again. What can't be put in force changes nothing.
 
 use super::{Agent, start::now};
 use crate::{
     api::{EventKind, Reload},
     config::{self, Config},
+    state::{Effective, State},
 };
 
+/// What a reload replaces.
+struct Former {
+    config: Config,
+    state: State,
+    effective: Effective,
+}
+
 impl Agent {
-    /// Reads the config again. A wrong one changes nothing.
+    /// Reads the config again. One that is wrong, or that the host or the kernel refuses, changes
+    /// nothing.
     pub(super) fn reload(&mut self) {
         let config = match config::load(&self.config_path) {
             Ok(config) => config,
             Err(errors) => {
-                self.reloads_failed += 1;
-                let message = errors.to_string();
-                self.last_reload =
-                    Some(Reload { at: now(), ok: false, error: Some(message.clone()) });
-                let message = format!("the config is wrong, nothing was changed:\n{message}");
-                self.event(EventKind::ReloadFailed, None, message);
-                return;
+                let why = errors.to_string();
+                return self.reload_failed("the config is wrong, nothing was changed:\n", why);
             }
         };
         if config == self.config && self.last_reload.as_ref().is_none_or(|reload| reload.ok) {
             return;
         }
-        self.warnings = only_at_start(&self.config, &config);
-        self.state.overrides.prune(&config.services);
-        self.effective = self.state.overrides.on_top_of(&config.services);
-        self.warnings.extend(self.effective.warnings.iter().cloned());
-        self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        if let Err(why) = self.put_in_force(config) {
+            return self
+                .reload_failed("the config can't be put in force, nothing was changed: ", why);
+        }
+        self.reloads_ok += 1;
+        self.last_reload = Some(Reload { at: now(), ok: true, error: None });
+        self.event(EventKind::Reloaded, None, "the config was read again".to_owned());
+    }
+
+    fn reload_failed(&mut self, what: &str, why: String) {
+        self.reloads_failed += 1;
+        self.event(EventKind::ReloadFailed, None, format!("{what}{why}"));
+        self.last_reload = Some(Reload { at: now(), ok: false, error: Some(why) });
+    }
+
+    /// Does what a config says, or leaves everything as it was and says why.
+    fn put_in_force(&mut self, config: Config) -> Result<(), String> {
+        let mut warnings = only_at_start(&self.config, &config);
+        let mut state = self.state.clone();
+        state.overrides.prune(&config.services);
+        let effective = state.overrides.on_top_of(&config.services);
+        warnings.extend(effective.warnings.iter().cloned());
         // What can't change in a running agent stays what it is.
-        self.config = Config {
+        let config = Config {
             hash_seed: self.config.hash_seed,
             pin_path: self.config.pin_path.clone(),
             state_file: self.config.state_file.clone(),
@@ -38,12 +59,33 @@ impl Agent {
             api: self.config.api.clone(),
             ..config
         };
+        // First, since it is undone without a flow noticing.
+        let attached = self.plane.attached().map_err(|error| error.to_string())?;
+        let tolerated = self.config.interfaces.clone();
+        self.attach_wanted(&config, &attached, &tolerated)?;
+        let former = self.replace(Former { config, state, effective });
+        if let Some(trouble) = self.trouble.clone() {
+            self.replace(former);
+            self.restore(&attached);
+            return Err(trouble);
+        }
+        self.attach_since(&attached);
+        self.warnings = warnings;
+        self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        Ok(())
+    }
+
+    /// Takes over what shall be, and tries to have the data plane do it. Gives what was before.
+    fn replace(&mut self, new: Former) -> Former {
+        let Former { config, state, effective } = new;
+        let former = Former {
+            config: std::mem::replace(&mut self.config, config),
+            state: std::mem::replace(&mut self.state, state),
+            effective: std::mem::replace(&mut self.effective, effective),
+        };
         self.watch_effective();
         self.reconcile();
-        self.attach_all();
-        self.reloads_ok += 1;
-        self.last_reload = Some(Reload { at: now(), ok: true, error: None });
-        self.event(EventKind::Reloaded, None, "the config was read again".to_owned());
+        former
     }
 }
 

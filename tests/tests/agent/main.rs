@@ -5,9 +5,10 @@ mod health;
 mod life;
 mod reload;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use xlb_tests::clients::stream::Stream;
 use xlb_tests::netns::Namespace;
+use xlb_tests::xlb::Agent;
 
 /// Connections that a test holds open.
 const STREAMS: usize = 30;
@@ -16,6 +17,16 @@ const STREAMS: usize = 30;
 fn attached(namespace: &Namespace, interface: &str) -> Result<bool> {
     let link = namespace.ip_json(&format!("link show {interface}"))?;
     Ok(link[0].get("xdp").is_some())
+}
+
+/// The kinds of all events so far.
+fn kinds(agent: &Agent<'_>) -> Result<Vec<String>> {
+    let events = agent.try_call(&["events"])?.expect(0)?;
+    let kind = |line| {
+        let event: serde_json::Value = serde_json::from_str(line)?;
+        Ok(event["kind"].as_str().context("an event without a kind")?.to_owned())
+    };
+    events.stdout.lines().map(kind).collect()
 }
 
 /// # Errors

@@ -11,7 +11,7 @@ use xlb_tests::servers::HTTP_PORT;
 use xlb_tests::xlb::{Agent, Forward};
 use xlb_tests::{need_root, wait};
 
-use super::{STREAMS, unbroken};
+use super::{STREAMS, kinds, unbroken};
 
 const V4: Family = Family::V4;
 
@@ -54,4 +54,41 @@ fn a_bad_reload_keeps_what_runs() -> Result<()> {
     agent.write_config(&scene.settings(V4, 3))?;
     agent.signal(Signal::SIGHUP)?;
     scene.served_by(V4, &["b1", "b2", "b3"]).context("a good config after the bad one")
+}
+
+/// A config that is right and can't be put in force here: what runs goes on, and it is said.
+#[test]
+fn a_reload_that_is_refused_keeps_what_runs() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::OneSegment, Forward::L2, 3)?;
+    let mut agent = Agent::start(&scene.lab.balancer.namespace, &scene.settings(V4, 2))?;
+    scene.served_by(V4, &["b1", "b2"])?;
+    let web = V4.vip_port(HTTP_PORT);
+    let streams = Streams::open(&scene.lab.client.namespace, web, STREAMS)?;
+
+    let mut wrong = scene.settings(V4, 3);
+    wrong.interfaces = vec!["eht0".into()];
+    agent.write_config(&wrong)?;
+    let status = wait::until("the failed reload", Duration::from_secs(20), || {
+        let status = agent.status()?;
+        ensure!(status["last_reload"]["ok"] == false, "{status}");
+        Ok(status)
+    })?;
+    let error = status["last_reload"]["error"].as_str().context("a failed reload has a reason")?;
+    ensure!(error.contains("eht0"), "{error}");
+    ensure!(status["reloads_failed_total"] == 1 && status["reloads_ok_total"] == 0, "{status}");
+    let interface = &status["interfaces"][0];
+    ensure!(interface["name"] == "eth0" && interface["attached"] == true, "{interface}");
+    ensure!(kinds(&agent)?.contains(&"reload_failed".to_owned()), "no event");
+    streams.progress(10)?;
+    scene.served_by(V4, &["b1", "b2"])?;
+    unbroken(&streams.close(), None)?;
+
+    // The same with the right name is no repetition of what failed.
+    agent.write_config(&scene.settings(V4, 3))?;
+    scene.served_by(V4, &["b1", "b2", "b3"])?;
+    agent.signal(Signal::SIGHUP)?;
+    let status = agent.status()?;
+    ensure!(status["last_reload"]["ok"] == true, "{status}");
+    Ok(())
 }
