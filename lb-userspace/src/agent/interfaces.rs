@@ -112,6 +112,26 @@ impl Agent {
         }
     }
 
+    /// Attaches again where somebody detached the program, or where it couldn't be attached.
+    pub(super) fn look_after_links(&mut self) {
+        let attached = match self.plane.attached() {
+            Ok(attached) => attached,
+            Err(error) => return tracing::error!("{error}"),
+        };
+        for interface in self.config.interfaces.clone() {
+            let is_attached = attached.iter().any(|attached| attached.interface == interface);
+            if is_attached || self.detached.contains_key(&interface) {
+                continue;
+            }
+            let why = "the program is not attached any more, and not by xlb".to_owned();
+            self.event(EventKind::Detached, None, format!("{interface}: {why}"));
+            self.detached.insert(interface, why);
+        }
+        if !self.detached.is_empty() {
+            self.attach_since(&attached);
+        }
+    }
+
     /// Follows interfaces that come and go.
     pub(super) fn interfaces_changed(&mut self) {
         let now = self.interfaces.borrow_and_update().clone();

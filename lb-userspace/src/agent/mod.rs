@@ -178,9 +178,7 @@ impl Agent {
         if self.trouble.is_some() {
             self.reconcile();
         }
-        if !self.detached.is_empty() {
-            self.attach_all();
-        }
+        self.look_after_links();
         self.tend_flows();
         for notice in self.plane.take_notices() {
             tracing::info!("{notice}");

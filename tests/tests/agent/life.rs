@@ -1,6 +1,7 @@
 //! Start, stop, restart; who may have the interface.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -13,7 +14,7 @@ use xlb_tests::servers::HTTP_PORT;
 use xlb_tests::xlb::{Agent, Backend, Forward, Settings};
 use xlb_tests::{need_root, wait};
 
-use super::{STREAMS, attached, unbroken};
+use super::{STREAMS, attached, kinds, unbroken};
 
 const V4: Family = Family::V4;
 
@@ -129,6 +130,22 @@ fn sighup_while_it_starts_doesnt_end_it() -> Result<()> {
         agent.running()?;
         agent.status()
     })?;
+    Ok(())
+}
+
+#[test]
+fn a_program_that_somebody_detached_is_put_back() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::OneSegment, Forward::L2, 2)?;
+    let agent = Agent::start(&scene.lab.balancer.namespace, &scene.settings(V4, 2))?;
+    scene.served_by(V4, &["b1", "b2"])?;
+    let link = agent.pin_path().join("links/eth0");
+    let detached =
+        Command::new("bpftool").args(["link", "detach", "pinned"]).arg(&link).status()?;
+    ensure!(detached.success(), "bpftool ended with {detached}");
+    scene.served_by(V4, &["b1", "b2"])?;
+    let kinds = kinds(&agent)?;
+    ensure!(kinds.ends_with(&["detached".into(), "attached".into()]), "{kinds:?}");
     Ok(())
 }
 
