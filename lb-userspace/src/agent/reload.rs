@@ -70,6 +70,11 @@ impl Agent {
             return Err(trouble);
         }
         self.attach_since(&attached);
+        if self.state.overrides != former.state.overrides
+            && let Err(error) = self.state.save(&self.config.state_file)
+        {
+            warnings.push(format!("live changes that the config took back may return: {error}"));
+        }
         self.warnings = warnings;
         self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok(())

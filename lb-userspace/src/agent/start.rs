@@ -133,7 +133,13 @@ pub(super) async fn prepare(
     let loaded = State::load(&config.state_file)?;
     let mut state = loaded.state;
     let seed = hash_seed(&config, &mut state)?;
+    let saved = state.clone();
     state.overrides.prune(&config.services);
+    if state != saved
+        && let Err(error) = state.save(&config.state_file)
+    {
+        warnings.push(format!("live changes that the config took back may return: {error}"));
+    }
     let effective = state.overrides.on_top_of(&config.services);
     warnings.extend(loaded.warning);
     warnings.extend(effective.warnings.iter().cloned());

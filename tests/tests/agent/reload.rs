@@ -92,3 +92,30 @@ fn a_reload_that_is_refused_keeps_what_runs() -> Result<()> {
     ensure!(status["last_reload"]["ok"] == true, "{status}");
     Ok(())
 }
+
+/// What the config took back doesn't come back with the next start.
+#[test]
+fn a_live_change_that_a_reload_took_back_is_gone_for_good() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::OneSegment, Forward::L2, 2)?;
+    let settings = scene.settings(V4, 2);
+    let mut agent = Agent::start(&scene.lab.balancer.namespace, &settings)?;
+    agent.call(&["service", "remove", WEB])?;
+    let mut without = settings.clone();
+    without.services.retain(|service| service.name != WEB);
+    let reloads = |agent: &Agent<'_>, number: u64| {
+        wait::until("a reload", Duration::from_secs(20), || {
+            let status = agent.status()?;
+            ensure!(status["reloads_ok_total"] == number, "{status}");
+            Ok(())
+        })
+    };
+    agent.write_config(&without)?;
+    reloads(&agent, 1)?;
+    agent.write_config(&settings)?;
+    reloads(&agent, 2)?;
+    scene.served_by(V4, &["b1", "b2"]).context("after the reload")?;
+    agent.stop()?;
+    agent.launch(&[])?;
+    scene.served_by(V4, &["b1", "b2"]).context("after the restart")
+}
