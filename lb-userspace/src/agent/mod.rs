@@ -7,6 +7,7 @@
 mod commands;
 mod config_watch;
 mod desired;
+mod difference;
 mod explain;
 mod flows;
 mod interfaces;

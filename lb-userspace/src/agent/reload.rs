@@ -1,6 +1,6 @@
 //! The config again. What can't be put in force changes nothing.
 
-use super::{Agent, start::now};
+use super::{Agent, difference, start::now};
 use crate::{
     api::{EventKind, Reload},
     config::{self, Config},
@@ -77,6 +77,10 @@ impl Agent {
         }
         self.warnings = warnings;
         self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let changes = difference::between(&former.effective.services, &self.effective.services);
+        for change in changes {
+            self.event(change.kind, Some((change.service, change.backend)), change.message);
+        }
         Ok(())
     }
 

@@ -87,6 +87,10 @@ fn a_reload_that_is_refused_keeps_what_runs() -> Result<()> {
     // The same with the right name is no repetition of what failed.
     agent.write_config(&scene.settings(V4, 3))?;
     scene.served_by(V4, &["b1", "b2", "b3"])?;
+    let kinds = kinds(&agent)?;
+    for kind in ["reloaded", "backend_added"] {
+        ensure!(kinds.iter().any(|found| found == kind), "no event {kind} in {kinds:?}");
+    }
     agent.signal(Signal::SIGHUP)?;
     let status = agent.status()?;
     ensure!(status["last_reload"]["ok"] == true, "{status}");
