@@ -1,6 +1,6 @@
 //! The API's paths: requests become commands, results become JSON.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -14,14 +14,17 @@ use axum::{
     routing::{get, patch, post},
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     AgentHandle, ApiError, BODY_MAX, BackendChange, BackendStatus, Command,
     EVENTS_WAIT_MAX_SECONDS, ErrorKind, EventPage, Explanation, FlowQuery, Removed, ServiceStatus,
-    Stats, Status,
+    Stats, Status, serve::CONNECTIONS_MAX,
 };
 use crate::model::{BackendKey, Protocol};
+
+/// Requests that wait for events at a time; the other connections are for those that don't.
+pub(super) const WAITING_MAX: usize = CONNECTIONS_MAX / 2;
 
 /// How long a request's body may take.
 const BODY_PATIENCE: Duration = Duration::from_secs(5);
@@ -31,6 +34,8 @@ type Answer<T> = Result<Json<T>, ApiError>;
 
 /// All paths of the control API, answered by the agent behind `handle`.
 pub fn router(handle: AgentHandle) -> Router {
+    let seats = Arc::new(Semaphore::new(WAITING_MAX));
+    let events = move |agent, query| events(seats, agent, query);
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/stats", get(stats))
@@ -63,8 +68,22 @@ struct EventsQuery {
     wait_seconds: u64,
 }
 
-async fn events(State(agent): Agent, Input(query): Input<Query<EventsQuery>>) -> Answer<EventPage> {
+async fn events(
+    seats: Arc<Semaphore>,
+    State(agent): Agent,
+    Input(query): Input<Query<EventsQuery>>,
+) -> Answer<EventPage> {
+    let page = agent.events.since(query.since);
     let wait = Duration::from_secs(query.wait_seconds.min(EVENTS_WAIT_MAX_SECONDS));
+    if wait.is_zero() || page.last != query.since {
+        return Ok(Json(page));
+    }
+    let Ok(_seat) = seats.try_acquire() else {
+        let message = format!("{WAITING_MAX} others wait for events already");
+        return Err(ApiError::new(ErrorKind::Unavailable, message).hint(
+            "end some of the `xlb events --follow` that run, or ask without `wait_seconds`",
+        ));
+    };
     // Without an event in that time the page is empty.
     let _ = timeout(wait, agent.events.wait(query.since)).await;
     Ok(Json(agent.events.since(query.since)))

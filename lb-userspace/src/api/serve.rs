@@ -17,7 +17,7 @@ use tokio::{
 use super::socket::ControlSocket;
 
 /// Connections at a time; more wait in the kernel's backlog.
-const CONNECTIONS_MAX: usize = 64;
+pub(super) const CONNECTIONS_MAX: usize = 64;
 
 /// How long a request's head may take.
 const HEAD_PATIENCE: Duration = Duration::from_secs(5);

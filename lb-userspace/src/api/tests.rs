@@ -174,6 +174,32 @@ async fn whatever_is_sent_gets_an_error_in_json() {
     }
 }
 
+/// Whoever follows the events leaves room for those who ask and change.
+#[tokio::test]
+async fn followers_lock_nobody_out() {
+    let (agent, client) = agent();
+    let mut followers = tokio::task::JoinSet::new();
+    for _ in 0..serve::CONNECTIONS_MAX {
+        let client = client.clone();
+        followers.spawn(async move { client.events(0, true).await });
+    }
+    let mut refusals = 0;
+    while refusals < serve::CONNECTIONS_MAX - routes::WAITING_MAX {
+        let refusal = followers.join_next().await.expect("one is refused").unwrap();
+        let (error, wrong_input) = refused(refusal);
+        assert_eq!((error.kind, wrong_input), (ErrorKind::Unavailable, false));
+        assert!(error.message.contains("wait for events"), "{error}");
+        refusals += 1;
+    }
+    client.status().await.unwrap();
+    assert_eq!(client.events(0, false).await.unwrap(), EventPage::default());
+    let event = (SystemTime::now(), EventKind::Reloaded, (None, None), "x".to_owned());
+    agent.handle().events.push(event.0, event.1, event.2, event.3);
+    while let Some(page) = followers.join_next().await {
+        assert_eq!(page.unwrap().unwrap().events.len(), 1);
+    }
+}
+
 #[tokio::test]
 async fn garbage_and_silence_harm_nobody_else() {
     let (agent, client) = agent();
