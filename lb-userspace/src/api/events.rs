@@ -12,6 +12,8 @@ use tokio::sync::watch;
 
 /// Events that are kept; the oldest go first.
 const CAPACITY: usize = 4096;
+/// Bytes of a message that are kept.
+const MESSAGE_MAX: usize = 8 << 10;
 
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +127,7 @@ impl EventLog {
         subject: (Option<String>, Option<String>),
         message: String,
     ) -> u64 {
+        let message = shortened(message);
         let mut events = self.0.events.lock().unwrap_or_else(PoisonError::into_inner);
         let number = *self.0.last.borrow() + 1;
         // Only a clock that stands before the year -9999 or after 9999 can't be told.
@@ -160,9 +163,54 @@ impl EventLog {
     }
 }
 
+/// A message of no more than about [`MESSAGE_MAX`] bytes: whole lines, where it has several.
+fn shortened(mut message: String) -> String {
+    if message.len() <= MESSAGE_MAX {
+        return message;
+    }
+    let mut end = MESSAGE_MAX;
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    let rest = match message[..end].rfind('\n') {
+        Some(newline) => {
+            let lines = message[newline + 1..].lines().count();
+            message.truncate(newline);
+            format!("\nand {lines} more lines")
+        }
+        None => {
+            let bytes = message.len() - end;
+            message.truncate(end);
+            format!(" and {bytes} more bytes")
+        }
+    };
+    message + &rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A config with thousands of mistakes, again and again, fills no memory.
+    #[test]
+    fn long_messages_are_cut() {
+        let log = EventLog::default();
+        let kept = |message: String| {
+            let length = message.len();
+            log.push(SystemTime::now(), EventKind::ReloadFailed, (None, None), message);
+            let kept = log.since(0).events.pop().unwrap().message;
+            assert!(kept.len() < MESSAGE_MAX + 40 && kept.len() <= length, "{}", kept.len());
+            kept
+        };
+        let lines: String = (0..10_000).map(|number| format!("error {number:04}\n")).collect();
+        let cut = kept(lines);
+        let (last, rest) = cut.rsplit_once('\n').unwrap();
+        let shown = last.lines().count();
+        assert_eq!(rest, format!("and {} more lines", 10_000 - shown));
+        assert!(last.ends_with(&format!("error {:04}", shown - 1)), "{cut}");
+        assert!(kept("\u{e4}".repeat(9_000)).ends_with("\u{e4} and 9808 more bytes"));
+        assert_eq!(kept("x".repeat(MESSAGE_MAX)).len(), MESSAGE_MAX);
+    }
 
     fn push(log: &EventLog) -> u64 {
         log.push(SystemTime::now(), EventKind::Reloaded, (None, None), String::new())
