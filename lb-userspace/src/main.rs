@@ -17,8 +17,9 @@ mod replay;
 mod state;
 mod sweep;
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
+use anyhow::Context as _;
 use tracing_subscriber::{EnvFilter, fmt};
 
 use agent::{RunError, Settings};
@@ -35,9 +36,11 @@ fn local(verb: Local, global: &Global) -> anyhow::Result<u8> {
             let config::check::Checked { text, status } =
                 config::check::run(&args.file, global.json);
             if global.json || status == cli::DONE {
-                anstream::println!("{text}");
+                let written = writeln!(anstream::stdout(), "{text}");
+                written.context("can't write what there is to say")?;
             } else {
-                anstream::eprintln!("{text}");
+                // Where even that can't be written, the exit status still tells.
+                let _ = writeln!(anstream::stderr(), "{text}");
             }
             Ok(status)
         }
@@ -76,6 +79,8 @@ fn log_to_stderr() {
     fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // By a macro that panics: a full disk behind the log shall not end the agent.
+        .log_internal_errors(false)
         .with_ansi(ansi)
         .with_target(false)
         .init();

@@ -16,6 +16,9 @@ use crate::{
     model::{BackendKey, MacAddress},
 };
 
+/// Names the agent's control socket where no option does.
+pub(super) const SOCKET_VARIABLE: &str = "XLB_SOCKET";
+
 /// An XDP layer-4 load balancer
 #[derive(Debug, Parser)]
 #[command(name = "xlb", version)]
@@ -39,7 +42,7 @@ pub struct Global {
         long,
         global = true,
         display_order = 901,
-        env = "XLB_SOCKET",
+        env = SOCKET_VARIABLE,
         hide_env_values = true,
         default_value = "/run/xlb/xlb.sock",
         value_name = "PATH"

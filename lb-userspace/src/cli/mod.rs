@@ -35,6 +35,11 @@ pub const FAILED: u8 = 1;
 /// What was typed, or a file that it names, is wrong.
 pub const WRONG_INPUT: u8 = 2;
 
+/// Why what was typed, or a file that it names, is wrong: so the exit status tells.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WrongInput(pub String);
+
 /// Does what the process was started for. `local` does the verbs that need no agent, writes what
 /// they say itself, and gives the exit status.
 pub fn main(local: impl FnOnce(Local, &Global) -> anyhow::Result<u8>) -> ExitCode {
@@ -50,7 +55,7 @@ fn respond(
     err: &mut impl Write,
     local: impl FnOnce(Local, &Global) -> anyhow::Result<u8>,
 ) -> u8 {
-    let parsed = command::command()
+    let parsed = command::usual()
         .try_get_matches_from(words)
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
@@ -125,8 +130,12 @@ impl From<anyhow::Error> for Failure {
             let cause = cause.downcast_ref::<io::Error>();
             cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
         });
-        let error = ApiError::new(ErrorKind::Failed, format!("{error:#}"));
-        Self { error, status: FAILED, reader_left }
+        let wrong_input = error.chain().any(|cause| cause.is::<WrongInput>());
+        let (kind, status) = match wrong_input {
+            true => (ErrorKind::Invalid, WRONG_INPUT),
+            false => (ErrorKind::Failed, FAILED),
+        };
+        Self { error: ApiError::new(kind, format!("{error:#}")), status, reader_left }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `xlb check`: what is said about a file, and the exit status.
 
-use std::path::Path;
+use std::{io::Write as _, path::Path};
 
 use serde_json::json;
 
@@ -46,11 +46,12 @@ pub fn run(path: &Path, json: bool) -> Checked {
 
 /// Says what is wrong with a config that another verb was given, on standard error.
 pub fn report(errors: &ConfigErrors, json: bool) {
-    if json {
-        anstream::eprintln!("{}", json!({"ok": false, "errors": errors.0}));
-    } else {
-        anstream::eprintln!("{}", errors.render());
-    }
+    let text = match json {
+        true => json!({"ok": false, "errors": errors.0}).to_string(),
+        false => errors.render(),
+    };
+    // Where even that can't be written, the exit status still tells.
+    let _ = writeln!(anstream::stderr(), "{text}");
 }
 
 fn count(number: usize, what: &str) -> String {

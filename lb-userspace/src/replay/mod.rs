@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::{
     agent::{capacity, idle_seconds},
-    cli::{DONE, ReplayArgs, WRONG_INPUT},
+    cli::{DONE, ReplayArgs, WRONG_INPUT, WrongInput},
     config::{self, BackendConfig, Config, NextHop, ServiceConfig},
     dataplane::{Action, DataPlane, Options},
     model::{Backend, Desired, MacAddress, Route, Service},
@@ -62,7 +62,8 @@ pub fn run(args: &ReplayArgs, json: bool) -> anyhow::Result<u8> {
             return Ok(WRONG_INPUT);
         }
     };
-    let mut reader = Reader::open(&args.read)?;
+    let wrong = |error: anyhow::Error| anyhow::Error::new(WrongInput(format!("{error:#}")));
+    let mut reader = Reader::open(&args.read).map_err(wrong)?;
     let mut writer = args.write.as_deref().map(Writer::create).transpose()?;
     let mut replay = Replay::new(&config)?;
     let mut out = std::io::stdout().lock();
@@ -75,12 +76,8 @@ pub fn run(args: &ReplayArgs, json: bool) -> anyhow::Result<u8> {
         if let Some(writer) = &mut writer {
             writer.write(frame.at, &bytes)?;
         }
-        if json {
-            serde_json::to_writer(&mut out, &line)?;
-            writeln!(out)?;
-        } else {
-            writeln!(out, "{}", line.text())?;
-        }
+        let text = if json { serde_json::to_string(&line)? } else { line.text() };
+        writeln!(out, "{text}").context("can't write what there is to say")?;
     }
     if let Some(writer) = writer {
         writer.finish()?;
