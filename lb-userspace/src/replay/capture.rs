@@ -1,4 +1,7 @@
 //! Capture files: pcap and pcapng in, pcap out.
+//!
+//! Records are taken as they lie in the file. What is odd in them (a frame that is longer than the
+//! file's header promises, a fraction above a second) is no reason not to run the frame.
 
 use std::{
     borrow::Cow,
@@ -10,31 +13,37 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use pcap_file::{
-    DataLink, TsResolution,
-    pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter},
-    pcapng::{Block, PcapNgReader},
+    DataLink, PcapError, TsResolution,
+    pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter, RawPcapPacket},
+    pcapng::PcapNgReader,
 };
 
-use super::in_file;
+use super::{in_file, pcapng};
 
 /// The first four bytes of a pcapng file.
 const PCAPNG_MAGIC: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 /// The longest frame that is written.
 const MAX_FRAME: u32 = 1 << 18;
+/// The last moment that a pcap file can tell.
+const LAST_MOMENT: Duration = Duration::new(u32::MAX as u64, 999_999_999);
 
 /// A frame of a capture.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     /// Since the epoch.
     pub(super) at: Duration,
     /// As captured.
     pub(super) bytes: Vec<u8>,
+    /// Bytes behind them that were not captured.
+    pub(super) cut: u32,
 }
 
 /// A capture that is read.
 pub(super) struct Reader {
     path: PathBuf,
     format: Format,
+    /// Frames so far.
+    frames: u64,
 }
 
 enum Format {
@@ -42,7 +51,7 @@ enum Format {
     PcapNg(Box<PcapNgReader<Input>>),
 }
 
-type Input = std::io::Chain<std::io::Cursor<Vec<u8>>, BufReader<File>>;
+pub(super) type Input = std::io::Chain<std::io::Cursor<Vec<u8>>, BufReader<File>>;
 
 impl Reader {
     /// Opens a capture of Ethernet frames, of either format.
@@ -62,42 +71,42 @@ impl Reader {
             Ok(Format::Pcap(Box::new(reader)))
         };
         let format = open().with_context(|| format!("can't read {}", in_file(path)))?;
-        Ok(Self { path: path.to_owned(), format })
+        Ok(Self { path: path.to_owned(), format, frames: 0 })
     }
 
     /// The next frame; `None` at the end.
+    ///
+    /// # Errors
+    /// What follows is none: the file is damaged from there on.
     pub(super) fn next_frame(&mut self) -> anyhow::Result<Option<Frame>> {
         let next = match &mut self.format {
-            Format::Pcap(reader) => match reader.next_packet() {
-                None => Ok(None),
-                Some(Ok(packet)) => {
-                    Ok(Some(Frame { at: packet.timestamp, bytes: packet.data.into_owned() }))
-                }
-                Some(Err(error)) => Err(error.into()),
-            },
-            Format::PcapNg(reader) => next_of_pcapng(reader),
+            Format::Pcap(reader) => next_of_pcap(reader).map_err(anyhow::Error::from),
+            Format::PcapNg(reader) => pcapng::next_frame(reader),
         };
-        next.with_context(|| format!("{} is damaged", in_file(&self.path)))
+        let frames = self.frames;
+        let next = next
+            .with_context(|| format!("{} is damaged behind frame {frames}", in_file(&self.path)));
+        self.frames += u64::from(matches!(next, Ok(Some(_))));
+        next
     }
 }
 
-fn next_of_pcapng(reader: &mut PcapNgReader<Input>) -> anyhow::Result<Option<Frame>> {
-    loop {
-        let Some(block) = reader.next_block() else { return Ok(None) };
-        match block? {
-            Block::InterfaceDescription(interface) => check_link(interface.linktype)?,
-            Block::EnhancedPacket(packet) => {
-                return Ok(Some(Frame { at: packet.timestamp, bytes: packet.data.into_owned() }));
-            }
-            Block::SimplePacket(packet) => {
-                return Ok(Some(Frame { at: Duration::ZERO, bytes: packet.data.into_owned() }));
-            }
-            _ => {}
-        }
-    }
+fn next_of_pcap(reader: &mut PcapReader<Input>) -> Result<Option<Frame>, PcapError> {
+    let to_nanoseconds = match reader.header().ts_resolution {
+        TsResolution::MicroSecond => 1000,
+        TsResolution::NanoSecond => 1,
+    };
+    let Some(packet) = reader.next_raw_packet() else { return Ok(None) };
+    let RawPcapPacket { ts_sec, ts_frac, orig_len, data, .. } = packet?;
+    let nanoseconds = ts_frac.saturating_mul(to_nanoseconds).min(999_999_999);
+    let cut = orig_len.saturating_sub(data.len() as u32);
+    Ok(Some(Frame { at: Duration::new(ts_sec.into(), nanoseconds), bytes: data.into_owned(), cut }))
 }
 
-fn check_link(link: DataLink) -> anyhow::Result<()> {
+/// Refuses link types other than Ethernet. Bits above the type tell of checksums behind the
+/// frames, which no length in a frame counts in.
+pub(super) fn check_link(link: DataLink) -> anyhow::Result<()> {
+    let link = DataLink::from(u32::from(link) & 0xffff);
     if link != DataLink::ETHERNET {
         bail!("its frames are of link type {link:?}; only Ethernet frames can be replayed");
     }
@@ -127,9 +136,12 @@ impl Writer {
     }
 
     /// Adds a frame.
-    pub(super) fn write(&mut self, at: Duration, bytes: &[u8]) -> anyhow::Result<()> {
-        let packet =
-            PcapPacket { timestamp: at, orig_len: bytes.len() as u32, data: Cow::Borrowed(bytes) };
+    pub(super) fn write(&mut self, at: Duration, bytes: &[u8], cut: u32) -> anyhow::Result<()> {
+        let packet = PcapPacket {
+            timestamp: at.min(LAST_MOMENT),
+            orig_len: (bytes.len() as u32).saturating_add(cut),
+            data: Cow::Borrowed(bytes),
+        };
         self.writer
             .write_packet(&packet)
             .with_context(|| format!("can't write {}", in_file(&self.path)))?;
@@ -142,3 +154,6 @@ impl Writer {
         file.flush().with_context(|| format!("can't write {}", in_file(&self.path)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 //! config names none, all backends count as healthy, and nothing is pinned.
 
 mod capture;
+mod pcapng;
 
 use std::{
     io::Write as _,
@@ -53,7 +54,8 @@ struct Line {
 /// Runs every frame and prints what became of it.
 ///
 /// # Errors
-/// A file can't be read or written, or the kernel refuses.
+/// A file can't be read or written, or the kernel refuses. Of a capture that is damaged, the frames
+/// before are replayed and written first.
 pub fn run(args: &ReplayArgs, json: bool) -> anyhow::Result<u8> {
     let config = match config::load(&args.config) {
         Ok(config) => config,
@@ -68,21 +70,26 @@ pub fn run(args: &ReplayArgs, json: bool) -> anyhow::Result<u8> {
     let mut replay = Replay::new(&config)?;
     let mut out = std::io::stdout().lock();
     let mut number = 0;
-    while let Some(frame) = reader.next_frame()? {
+    let damage = loop {
+        let frame = match reader.next_frame() {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break None,
+            Err(error) => break Some(wrong(error)),
+        };
         number += 1;
         let (line, bytes) = replay
             .frame(number, &frame.bytes)
             .with_context(|| format!("frame {number} of {}", args.read.display()))?;
         if let Some(writer) = &mut writer {
-            writer.write(frame.at, &bytes)?;
+            writer.write(frame.at, &bytes, frame.cut)?;
         }
         let text = if json { serde_json::to_string(&line)? } else { line.text() };
         writeln!(out, "{text}").context("can't write what there is to say")?;
-    }
+    };
     if let Some(writer) = writer {
         writer.finish()?;
     }
-    Ok(DONE)
+    damage.map_or(Ok(DONE), Err)
 }
 
 impl Line {
