@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use xlb_tests::frames::pcap;
 use xlb_tests::xlb::Program;
 
 const GOOD: &str = "interfaces = [\"eth0\"]\n";
@@ -29,12 +30,24 @@ fn a_capture_that_is_none_is_wrong_input() -> Result<()> {
     let path = |name: &str| directory.path().join(name);
     fs::write(path("xlb.toml"), GOOD)?;
     fs::write(path("empty"), "")?;
+    pcap::write(&path("good"), &[vec![0; 60]])?;
     let config = path("xlb.toml");
     for read in ["missing", "empty", "xlb.toml"] {
         let read = path(read);
         let arguments = ["replay", "--config", text(&config)?, "--read", text(&read)?];
         let (status, words) = run(&arguments, Stdio::null(), &[])?;
         ensure!(status == 2 && words.contains("the capture"), "{status}: {words}");
+    }
+    // The capture itself, by another name.
+    let (good, same) = (path("good"), path("same"));
+    std::os::unix::fs::symlink(&good, &same)?;
+    let before = fs::read(&good)?;
+    for write in [&good, &same] {
+        let arguments =
+            ["replay", "--config", text(&config)?, "--read", text(&good)?, "--write", text(write)?];
+        let (status, words) = run(&arguments, Stdio::null(), &[])?;
+        ensure!(status == 2 && words.contains("overwritten"), "{status}: {words}");
+        ensure!(fs::read(&good)? == before, "the capture was changed");
     }
     Ok(())
 }

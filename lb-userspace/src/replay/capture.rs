@@ -5,8 +5,9 @@
 
 use std::{
     borrow::Cow,
-    fs::File,
+    fs::{self, File},
     io::{BufReader, BufWriter, Read, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -113,14 +114,34 @@ pub(super) fn check_link(link: DataLink) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A capture that is written.
+/// Whether two paths lead to one file.
+pub(super) fn are_one(one: &Path, other: &Path) -> bool {
+    let identity = |path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    identity(one).is_some_and(|found| identity(other) == Some(found))
+}
+
+/// A capture that is written. It gets its name at the end: what had that before stays until then.
 pub(super) struct Writer {
     path: PathBuf,
     writer: PcapWriter<BufWriter<File>>,
+    draft: Option<Draft>,
+}
+
+/// A file that goes unless it gets its name.
+struct Draft {
+    path: PathBuf,
+    becomes: PathBuf,
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // After the renaming it isn't there any more.
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 impl Writer {
-    /// Makes the file, or empties it.
+    /// Begins a file.
     pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
         let create = || -> anyhow::Result<_> {
             let header = PcapHeader {
@@ -129,10 +150,24 @@ impl Writer {
                 ts_resolution: TsResolution::NanoSecond,
                 ..PcapHeader::default()
             };
-            Ok(PcapWriter::with_header(BufWriter::new(File::create(path)?), header)?)
+            let (draft, file) = match fs::metadata(path) {
+                // A pipe or a device is written to as it is.
+                Ok(there) if !there.is_file() => (None, File::create(path)?),
+                there => {
+                    let becomes = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+                    let mut name = becomes.clone().into_os_string();
+                    name.push(format!(".{}", std::process::id()));
+                    let file = File::create(&name)?;
+                    if let Ok(there) = there {
+                        file.set_permissions(there.permissions())?;
+                    }
+                    (Some(Draft { path: name.into(), becomes }), file)
+                }
+            };
+            Ok((draft, PcapWriter::with_header(BufWriter::new(file), header)?))
         };
-        let writer = create().with_context(|| format!("can't write {}", in_file(path)))?;
-        Ok(Self { path: path.to_owned(), writer })
+        let created = create().with_context(|| format!("can't write {}", in_file(path)));
+        created.map(|(draft, writer)| Self { path: path.to_owned(), writer, draft })
     }
 
     /// Adds a frame.
@@ -148,10 +183,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes what is still held.
+    /// Writes what is still held, and gives the file its name.
     pub(super) fn finish(self) -> anyhow::Result<()> {
-        let mut file = self.writer.into_writer();
-        file.flush().with_context(|| format!("can't write {}", in_file(&self.path)))
+        let Self { path, writer, draft } = self;
+        let finish = || {
+            writer.into_writer().flush()?;
+            draft.map_or(Ok(()), |draft| fs::rename(&draft.path, &draft.becomes))
+        };
+        finish().with_context(|| format!("can't write {}", in_file(&path)))
     }
 }
 

@@ -30,7 +30,7 @@ use crate::{
     objects,
     plan::{Actual, backend_key, plan},
 };
-use capture::{Reader, Writer};
+use capture::{Reader, Writer, are_one};
 
 /// The next hop of backends for which the config names none.
 const NEXT_HOP: MacAddress = MacAddress([0x02, 0, 0, 0, 0, 0xfe]);
@@ -66,6 +66,10 @@ pub fn run(args: &ReplayArgs, json: bool) -> anyhow::Result<u8> {
     };
     let wrong = |error: anyhow::Error| anyhow::Error::new(WrongInput(format!("{error:#}")));
     let mut reader = Reader::open(&args.read).map_err(wrong)?;
+    if args.write.as_deref().is_some_and(|write| are_one(&args.read, write)) {
+        let message = format!("{} would be overwritten: --write another file", in_file(&args.read));
+        return Err(WrongInput(message).into());
+    }
     let mut writer = args.write.as_deref().map(Writer::create).transpose()?;
     let mut replay = Replay::new(&config)?;
     let mut out = std::io::stdout().lock();

@@ -1,7 +1,5 @@
 //! Captures as other programs write them, and as no program should.
 
-use std::fs;
-
 use super::*;
 
 const FRAME: [u8; 16] = [7; 16];
@@ -138,4 +136,33 @@ fn every_kind_of_block_with_a_frame_is_read() {
     let lies = block(6, &[0, 0, 0, 4000, 4000], &FRAME);
     let (frames, error) = read(&[good, lies].concat());
     assert_eq!((frames.len(), error.is_some()), (3, true));
+}
+
+#[test]
+fn a_file_is_replaced_at_the_end_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("out.pcap");
+    let link = directory.path().join("link.pcap");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    fs::write(&path, "before").unwrap();
+    assert!(are_one(&path, &link) && !are_one(&path, directory.path()));
+    assert!(!are_one(&path, &directory.path().join("none")));
+
+    let mut given_up = Writer::create(&link).unwrap();
+    given_up.write(Duration::ZERO, &FRAME, 0).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"before");
+    drop(given_up);
+    assert_eq!(fs::read(&path).unwrap(), b"before");
+    let mut writer = Writer::create(&link).unwrap();
+    writer.write(Duration::MAX, &FRAME, 5).unwrap();
+    writer.finish().unwrap();
+    assert!(link.is_symlink());
+    let frames = all(&fs::read(&path).unwrap());
+    assert_eq!(frames, [Frame { at: LAST_MOMENT, bytes: FRAME.to_vec(), cut: 5 }]);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing is left");
+
+    let mut nowhere = Writer::create(Path::new("/dev/null")).unwrap();
+    nowhere.write(Duration::ZERO, &FRAME, 0).unwrap();
+    nowhere.finish().unwrap();
+    assert!(!fs::metadata("/dev/null").unwrap().is_file());
 }
