@@ -39,9 +39,24 @@ pub(super) struct Outlets {
 }
 
 /// A wanted destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Destination {
     answer: RouteAnswer,
     last_ifindex: Option<u32>,
+}
+
+impl Destination {
+    /// What is known after one more answer: a question that failed takes back nothing.
+    fn after(before: Option<Self>, answer: RouteAnswer) -> Self {
+        let last_ifindex = before.as_ref().and_then(|before| before.last_ifindex);
+        match (answer, before) {
+            (RouteAnswer::Failed(_), Some(before)) => before,
+            (RouteAnswer::Via(way), _) => {
+                Self { last_ifindex: Some(way.ifindex), answer: RouteAnswer::Via(way) }
+            }
+            (answer, _) => Self { answer, last_ifindex },
+        }
+    }
 }
 
 /// What the next pass has to do; everything includes what follows it.
@@ -249,14 +264,9 @@ impl Watcher {
     async fn ask(&mut self, destinations: &[IpAddr]) {
         let mut failed = false;
         for (destination, answer) in self.kernel.routes(destinations).await {
-            let named = match &answer {
-                RouteAnswer::Via(way) => Some(way.ifindex),
-                _ => None,
-            };
             failed |= matches!(answer, RouteAnswer::Failed(_));
-            let before = self.destinations.get(&destination).and_then(|known| known.last_ifindex);
-            let last_ifindex = named.or(before);
-            self.destinations.insert(destination, Destination { answer, last_ifindex });
+            let before = self.destinations.remove(&destination);
+            self.destinations.insert(destination, Destination::after(before, answer));
         }
         if failed {
             self.next_resync = self.next_resync.min(Instant::now() + RECOVERY);
@@ -313,4 +323,25 @@ fn replace_if_changed<T: PartialEq>(outlet: &watch::Sender<T>, new: T) {
 /// Waits until nobody can want anything any more.
 async fn closed(wanted: &mut watch::Receiver<BTreeSet<IpAddr>>) {
     while wanted.changed().await.is_ok() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::resolve::Way, *};
+
+    /// One question among thousands fails: the backend isn't lost by that.
+    #[test]
+    fn a_question_that_fails_takes_back_no_way() {
+        let way =
+            |ifindex| RouteAnswer::Via(Way { ifindex, gateway: None, source: None, mtu: None });
+        let failed = || RouteAnswer::Failed("no answer".into());
+        let good = Destination::after(None, way(2));
+        assert_eq!(good, Destination { answer: way(2), last_ifindex: Some(2) });
+        assert_eq!(Destination::after(Some(good.clone()), failed()), good);
+        assert_eq!(Destination::after(Some(good.clone()), way(3)).last_ifindex, Some(3));
+        let local = Destination::after(Some(good), RouteAnswer::Local);
+        assert_eq!(local, Destination { answer: RouteAnswer::Local, last_ifindex: Some(2) });
+        assert_eq!(Destination::after(Some(local.clone()), failed()), local);
+        assert_eq!(Destination::after(None, failed()).answer, failed());
+    }
 }
