@@ -28,6 +28,7 @@ impl Agent {
     /// Follows changed services: asks for their next hops and checks their backends.
     pub(super) fn watch_effective(&mut self) {
         self.flows.leaving = self.leaving();
+        self.next_hops.serve_on(self.config.interfaces.iter().cloned().collect());
         self.next_hops.want(self.addresses().collect());
         let alive = self.alive();
         let mut checks = Vec::new();

@@ -80,6 +80,8 @@ pub(crate) struct Interface {
     pub(crate) mtu_ipv6: Option<u32>,
     /// How it addresses neighbours.
     pub(crate) kind: LinkKind,
+    /// It adds and removes the tags of a VLAN, on top of another interface.
+    pub(crate) vlan: bool,
     /// Whether the operator wants it up (`IFF_UP`).
     pub(crate) up: bool,
     /// Whether it has a carrier (`IFF_LOWER_UP`).

@@ -7,7 +7,8 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage},
     link::{
-        AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, State,
+        AfSpecInet6, AfSpecUnspec, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
+        LinkMessage, State,
     },
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -112,6 +113,9 @@ pub(super) fn interface(message: &LinkMessage) -> Interface {
                     }
                     _ => OperationalState::Unknown,
                 };
+            }
+            LinkAttribute::LinkInfo(facts) => {
+                interface.vlan = facts.contains(&LinkInfo::Kind(InfoKind::Vlan));
             }
             LinkAttribute::AfSpecUnspec(families) => {
                 interface.mtu_ipv6 = families.iter().find_map(ipv6_mtu);
@@ -280,6 +284,20 @@ mod tests {
         assert_eq!(tell(RouteNetlinkMessage::DelLink(message.clone())), Some(Event::LinkGone(7)));
         message.header.interface_family = AddressFamily::Bridge;
         assert_eq!(tell(RouteNetlinkMessage::DelLink(message)), None);
+    }
+
+    #[test]
+    fn a_vlan_is_told_from_what_it_is_on() {
+        let mut message = LinkMessage::default();
+        message.header.link_layer_type = LinkLayerType::Ether;
+        let is_vlan = |message: &LinkMessage, kind| {
+            let mut message = message.clone();
+            message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
+            interface(&message).vlan
+        };
+        assert!(is_vlan(&message, InfoKind::Vlan));
+        assert!(!is_vlan(&message, InfoKind::Veth));
+        assert!(!interface(&message).vlan);
     }
 
     #[test]

@@ -34,12 +34,13 @@ pub(crate) use resolution::Resolution;
 
 use kernel::Kernel;
 use probe::Tuning;
-use watcher::{Outlets, Watcher};
+use watcher::{Inlets, Outlets, Watcher, replace_if_changed};
 
 /// The handle of the task that resolves next hops. The task ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct NextHops {
     wanted: watch::Sender<BTreeSet<IpAddr>>,
+    ours: watch::Sender<BTreeSet<String>>,
     resolutions: watch::Receiver<BTreeMap<IpAddr, Resolution>>,
     interfaces: watch::Receiver<Interfaces>,
     trouble: watch::Receiver<Option<String>>,
@@ -60,6 +61,7 @@ impl NextHops {
     fn start_tuned(tuning: Tuning) -> Result<Self, NetworkError> {
         let kernel = Kernel::open(tuning.event_buffer_bytes)?;
         let (wanted, wanted_by_task) = watch::channel(BTreeSet::new());
+        let (ours, ours_of_task) = watch::channel(BTreeSet::new());
         let (resolutions_out, resolutions) = watch::channel(BTreeMap::new());
         let (interfaces_out, interfaces) = watch::channel(Interfaces::default());
         let (trouble_out, trouble) = watch::channel(None);
@@ -68,17 +70,19 @@ impl NextHops {
             interfaces: interfaces_out,
             trouble: trouble_out,
         };
-        tokio::spawn(Watcher::new(kernel, tuning, wanted_by_task, outlets).run());
-        Ok(Self { wanted, resolutions, interfaces, trouble })
+        let inlets = Inlets { wanted: wanted_by_task, ours: ours_of_task };
+        tokio::spawn(Watcher::new(kernel, tuning, inlets, outlets).run());
+        Ok(Self { wanted, ours, resolutions, interfaces, trouble })
     }
 
     /// Sets the destinations that are wanted; those that were and aren't any more are forgotten.
     pub(crate) fn want(&self, destinations: BTreeSet<IpAddr>) {
-        self.wanted.send_if_modified(|wanted| {
-            let changed = *wanted != destinations;
-            *wanted = destinations;
-            changed
-        });
+        replace_if_changed(&self.wanted, destinations);
+    }
+
+    /// Sets the interfaces that packets for VIPs come in by.
+    pub(crate) fn serve_on(&self, interfaces: BTreeSet<String>) {
+        replace_if_changed(&self.ours, interfaces);
     }
 
     /// The answers. A destination that was just wanted is missing until the kernel was asked.

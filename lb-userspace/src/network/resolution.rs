@@ -92,6 +92,8 @@ pub(crate) enum UnsupportedCause {
     LinkLocal,
     /// The interface has no Ethernet addresses.
     NotEthernet(String),
+    /// The interface puts on a VLAN's tag, and no packets come in by it.
+    Vlan(String),
     /// The route puts packets into a tunnel of its own (MPLS, SRv6, `encap`).
     Encapsulating,
 }
@@ -217,6 +219,13 @@ impl fmt::Display for UnsupportedCause {
                 f,
                 "the route leads to {interface}, which has no Ethernet addresses (loopback, \
                  tunnel or point-to-point): route the backend over an Ethernet interface"
+            ),
+            Self::Vlan(interface) => write!(
+                f,
+                "the route leads to {interface}, a VLAN, and frames that another interface takes \
+                 in can't be tagged for it: list {interface} in `interfaces` if the packets for \
+                 VIPs come in by it, or set `next_hop` to have frames leave by the first \
+                 interface with the tags that they came with"
             ),
             Self::Encapsulating => f.write_str(
                 "the route encapsulates packets itself (`encap`, MPLS or SRv6): give the backend \

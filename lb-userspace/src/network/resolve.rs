@@ -1,6 +1,6 @@
 //! From the kernel's tables to the answer for one destination: pure.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{
     interface::{Interface, Interfaces, LinkKind},
@@ -68,10 +68,12 @@ pub(super) fn neighbour_key(asked: &Asked<'_>, interfaces: &Interfaces) -> Optio
     })
 }
 
-/// The answer for one destination. `refused` tells the `errno` of a refused neighbour question.
+/// The answer for one destination. `ours` are the interfaces that packets for VIPs come in by;
+/// `refused` tells the `errno` of a refused neighbour question.
 pub(super) fn resolve(
     asked: &Asked<'_>,
     interfaces: &Interfaces,
+    ours: &BTreeSet<String>,
     neighbours: &Neighbours,
     refused: impl Fn(&NeighbourKey) -> Option<i32>,
 ) -> Resolution {
@@ -88,6 +90,9 @@ pub(super) fn resolve(
     let (LinkKind::Ethernet, Some(source_mac)) = (interface.kind, interface.mac) else {
         return Resolution::Unsupported(UnsupportedCause::NotEthernet(interface.name.clone()));
     };
+    if interface.vlan && !ours.contains(&interface.name) {
+        return Resolution::Unsupported(UnsupportedCause::Vlan(interface.name.clone()));
+    }
     if !(interface.up && interface.carrier) {
         return Resolution::InterfaceDown { interface: interface.name.clone(), up: interface.up };
     }

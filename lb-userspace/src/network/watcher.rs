@@ -31,6 +31,12 @@ const RECOVERY: Duration = Duration::from_secs(1);
 /// Events taken in before the task looks up.
 const BURST: usize = 1024;
 
+/// What the task is told.
+pub(super) struct Inlets {
+    pub(super) wanted: watch::Receiver<BTreeSet<IpAddr>>,
+    pub(super) ours: watch::Receiver<BTreeSet<String>>,
+}
+
 /// Where the task's results go.
 pub(super) struct Outlets {
     pub(super) resolutions: watch::Sender<BTreeMap<IpAddr, Resolution>>,
@@ -76,6 +82,7 @@ pub(super) struct Watcher {
     kernel: Kernel,
     tuning: Tuning,
     wanted: watch::Receiver<BTreeSet<IpAddr>>,
+    ours: watch::Receiver<BTreeSet<String>>,
     outlets: Outlets,
     interfaces: Interfaces,
     neighbours: Neighbours,
@@ -92,7 +99,7 @@ impl Watcher {
     pub(super) fn new(
         kernel: Kernel,
         tuning: Tuning,
-        wanted: watch::Receiver<BTreeSet<IpAddr>>,
+        Inlets { wanted, ours }: Inlets,
         outlets: Outlets,
     ) -> Self {
         let now = Instant::now();
@@ -100,6 +107,7 @@ impl Watcher {
             kernel,
             tuning,
             wanted,
+            ours,
             outlets,
             interfaces: Interfaces::default(),
             neighbours: Neighbours::default(),
@@ -148,6 +156,7 @@ impl Watcher {
                     }
                     self.want().await;
                 }
+                Ok(()) = self.ours.changed() => self.add_work(Work::Compute, Instant::now()),
                 event = self.kernel.event() => {
                     self.absorb(event?);
                     for _ in 0..BURST {
@@ -275,6 +284,7 @@ impl Watcher {
 
     /// Computes every answer, tells those that changed, and notes whom to ask for.
     fn compute(&mut self) {
+        let ours = self.ours.borrow_and_update().clone();
         let mut watched = BTreeMap::new();
         let mut resolutions = BTreeMap::new();
         for (destination, Destination { answer, last_ifindex }) in &self.destinations {
@@ -283,7 +293,7 @@ impl Watcher {
                 watched.insert(key, self.neighbours.get(&key));
             }
             let refused = |key: &NeighbourKey| self.refused.get(key).copied();
-            let resolution = resolve(&asked, &self.interfaces, &self.neighbours, refused);
+            let resolution = resolve(&asked, &self.interfaces, &ours, &self.neighbours, refused);
             resolutions.insert(*destination, resolution);
         }
         self.refused.retain(|key, _| watched.contains_key(key));
@@ -310,7 +320,8 @@ impl Watcher {
     }
 }
 
-fn replace_if_changed<T: PartialEq>(outlet: &watch::Sender<T>, new: T) {
+/// Sends a value, unless it is what was sent last.
+pub(super) fn replace_if_changed<T: PartialEq>(outlet: &watch::Sender<T>, new: T) {
     outlet.send_if_modified(|old| {
         let changed = *old != new;
         if changed {

@@ -76,7 +76,12 @@ impl Case {
     }
 
     fn resolve(&self) -> Resolution {
-        resolve(&self.asked(), &self.interfaces(), &self.neighbours, |_| self.refused)
+        self.resolve_with(&[])
+    }
+
+    fn resolve_with(&self, ours: &[&str]) -> Resolution {
+        let ours = ours.iter().map(|name| (*name).to_owned()).collect();
+        resolve(&self.asked(), &self.interfaces(), &ours, &self.neighbours, |_| self.refused)
     }
 }
 
@@ -97,6 +102,21 @@ fn an_on_link_neighbour_makes_a_route() {
         Some(Route { next_hop, outer_source: Some(source), ..route })
     );
     assert_eq!(resolution.to_string(), "10.0.0.9 on eth0 is at 02:00:00:00:00:02");
+}
+
+/// A frame that came in by the interface below would leave without the VLAN's tag.
+#[test]
+fn a_vlan_is_a_way_for_what_comes_in_by_it_alone() {
+    let mut case = Case::new("10.0.0.9", way());
+    case.interface.vlan = true;
+    case.interface.name = "eth0.10".into();
+    for ours in [&[][..], &["eth0"]] {
+        let resolution = case.resolve_with(ours);
+        assert_eq!(resolution, Unsupported(UnsupportedCause::Vlan("eth0.10".into())));
+        assert!(resolution.to_string().contains("eth0.10, a VLAN"), "{resolution}");
+        assert_eq!(resolution.route(None, Some(PEER)), None);
+    }
+    assert!(case.resolve_with(&["eth0", "eth0.10"]).route(None, None).is_some());
 }
 
 #[test]
