@@ -6,11 +6,13 @@
 
 pub mod clients;
 pub mod frames;
+pub mod interrupt;
 pub mod lab;
 pub mod netns;
 pub mod process;
 pub mod relay;
 pub mod scene;
+pub mod scratch;
 pub mod servers;
 pub mod wait;
 pub mod xlb;

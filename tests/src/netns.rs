@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Once;
@@ -146,6 +147,8 @@ pub fn run(command: &mut Command, input: &str) -> Result<String> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // What a terminal's Ctrl-C says to this process is not for a command that cleans up.
+        .process_group(0)
         .spawn()
         .with_context(|| format!("start {program}: is it installed?"))?;
     if let Some(mut stdin) = child.stdin.take() {
@@ -167,8 +170,7 @@ fn sweep() -> Result<()> {
     let Ok(entries) = fs::read_dir(DIRECTORY) else { return Ok(()) };
     for entry in entries {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        let Some((owner, started)) = owner(&name) else { continue };
-        if start_time(owner).is_ok_and(|now| now == started) {
+        if !abandoned(PREFIX, &name) {
             continue;
         }
         let inside = run(Command::new("ip").args(["netns", "pids", &name]), "").unwrap_or_default();
@@ -182,9 +184,15 @@ fn sweep() -> Result<()> {
     Ok(())
 }
 
-/// Pid and start time of the process that a namespace of this name belongs to.
-fn owner(name: &str) -> Option<(u32, u64)> {
-    let mut parts = name.strip_prefix(PREFIX)?.strip_prefix('-')?.split('-');
+/// Whether something of this name, which starts with `prefix`, is one of ours, and its owner dead.
+pub(crate) fn abandoned(prefix: &str, name: &str) -> bool {
+    let Some((owner, started)) = owner(prefix, name) else { return false };
+    start_time(owner).map_or(true, |now| now != started)
+}
+
+/// Pid and start time of the process that something of this name belongs to.
+fn owner(prefix: &str, name: &str) -> Option<(u32, u64)> {
+    let mut parts = name.strip_prefix(prefix)?.strip_prefix('-')?.split('-');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
@@ -204,9 +212,9 @@ mod tests {
 
     #[test]
     fn a_name_tells_its_owner() {
-        assert_eq!(owner("xlbt-12-345-0-client"), Some((12, 345)));
-        assert_eq!(owner("xlbt-12"), None);
-        assert_eq!(owner("other-12-345-0"), None);
+        assert_eq!(owner(PREFIX, "xlbt-12-345-0-client"), Some((12, 345)));
+        assert_eq!(owner(PREFIX, "xlbt-12"), None);
+        assert_eq!(owner(PREFIX, "other-12-345-0"), None);
     }
 
     #[test]

@@ -5,14 +5,14 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
-use std::{env, process, thread};
+use std::{env, thread};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::wait;
+use crate::{scratch, wait};
 
 /// How long a process may take to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,7 +37,7 @@ impl Process {
     pub fn start(name: &str, command: &mut Command) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let log = env::temp_dir().join(format!("xlb-test-{}-{number}.log", process::id()));
+        let log = env::temp_dir().join(format!("{}{number}.log", scratch::prefix()?));
         let output = File::create(&log).with_context(|| format!("create {}", log.display()))?;
         let child = command
             .stdin(Stdio::null())
@@ -96,7 +96,8 @@ impl Process {
     /// It is still there after `deadline`.
     pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
         let what = format!("the end of {}", self.name);
-        wait::until(&what, deadline, || self.ended()?.context("it is still running"))
+        // Cleaning up, too, waits here.
+        wait::regardless(&what, deadline, || self.ended()?.context("it is still running"))
     }
 
     /// SIGTERM, then waits for the end.

@@ -5,14 +5,32 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::interrupt;
+
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(10);
 
 /// Asks `condition` until it answers `Ok(value)`, for at most `deadline`.
 ///
 /// # Errors
-/// Past the deadline: what was waited for, how long, and the condition's last error.
+/// Past the deadline: what was waited for, how long, and the condition's last error. At once, when
+/// the process is asked to end.
 pub fn until<T>(
+    what: &str,
+    deadline: Duration,
+    mut condition: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    regardless(what, deadline, || match interrupt::check() {
+        Ok(()) => condition().map(Ok),
+        Err(interrupted) => Ok(Err(interrupted)),
+    })?
+}
+
+/// [`until`], also while the process is asked to end.
+///
+/// # Errors
+/// Past the deadline.
+pub fn regardless<T>(
     what: &str,
     deadline: Duration,
     mut condition: impl FnMut() -> Result<T>,

@@ -48,9 +48,7 @@ pub(crate) fn demo(workspace: &Workspace) -> Result<ExitCode> {
 
     let keep = [("XLB_BIN", xlb.as_os_str())];
     let demo = xlb.with_file_name("demo");
-    let status = command::as_root(&demo, &keep, why)?
-        .status()
-        .with_context(|| format!("starting {}", demo.display()))?;
+    let status = command::run_through_signals(&mut command::as_root(&demo, &keep, why)?)?;
     Ok(exit_code(status.code()))
 }
 

@@ -5,10 +5,23 @@ use std::{
     ffi::OsStr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, ExitStatus, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// How often a command and signals are looked at.
+const POLL: Duration = Duration::from_millis(20);
 
 /// Runs `command` with this process's terminal; `doing` says what for ("building xlb").
 pub(crate) fn run(command: &mut Command, doing: &str) -> Result<()> {
@@ -19,6 +32,29 @@ pub(crate) fn run(command: &mut Command, doing: &str) -> Result<()> {
         bail!("{doing} failed ({status}): {}", line(command));
     }
     Ok(())
+}
+
+/// Runs `command` to its end, also when this process is asked to end: then the command is asked,
+/// and cleans up.
+pub(crate) fn run_through_signals(command: &mut Command) -> Result<ExitStatus> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signal_hook::flag::register(signal as i32, Arc::clone(&stop))
+            .with_context(|| format!("handling {signal}"))?;
+    }
+    let cannot = |doing: &str| format!("cannot {doing} {}", command.get_program().display());
+    let (start, wait) = (cannot("start"), cannot("wait for"));
+    let mut child = command.spawn().context(start)?;
+    loop {
+        if let Some(status) = child.try_wait().with_context(|| wait.clone())? {
+            return Ok(status);
+        }
+        if stop.swap(false, Ordering::Relaxed) {
+            // sudo takes no signals of other users; its terminal's reach it without us.
+            let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
+        }
+        thread::sleep(POLL);
+    }
 }
 
 /// Runs `command` and returns what it printed on stdout; what it printed on stderr is in the error.

@@ -14,6 +14,7 @@ use object::{
 };
 
 use crate::netns::{Namespace, run};
+use crate::scratch;
 
 /// `r0 = XDP_PASS; exit` (RFC 9669), eight little-endian bytes each.
 const PASS: [u8; 16] = [0xb7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
@@ -23,7 +24,7 @@ const PASS: [u8; 16] = [0xb7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
 /// # Errors
 /// iproute2 lacks libbpf, or the kernel refuses.
 pub(super) fn attach(namespace: &Namespace, device: &str) -> Result<()> {
-    let directory = tempfile::tempdir()?;
+    let directory = scratch::directory()?;
     let path = directory.path().join("pass.o");
     fs::write(&path, elf()?).with_context(|| format!("write {}", path.display()))?;
     let mut command = namespace.command("ip");

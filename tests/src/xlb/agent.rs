@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::{Api, Output, Pins, Program, Settings};
 use crate::netns::Namespace;
 use crate::process::Process;
+use crate::scratch;
 use crate::wait;
 
 /// How long the agent may take until it answers, and a change until it shows.
@@ -50,7 +51,7 @@ impl<'lab> Agent<'lab> {
             namespace,
             program: Program::find()?,
             process: None,
-            files: tempfile::Builder::new().prefix("xlb-test-").tempdir()?,
+            files: scratch::directory()?,
             pins: Pins::new()?,
         };
         agent.write_config(settings)?;

@@ -7,7 +7,7 @@ use std::{fs, process};
 
 use anyhow::{Context, Result};
 
-use crate::netns::{run, start_time};
+use crate::netns::{abandoned, run, start_time};
 
 /// Where the BPF file system is mounted.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -67,17 +67,11 @@ fn sweep() -> Result<()> {
     for entry in fs::read_dir(BPFFS)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some((owner, started)) = owner(&name) else { continue };
-        if start_time(owner).is_ok_and(|now| now == started) {
+        if !abandoned(PREFIX, &name) {
             continue;
         }
         // Another test process may have swept it in between.
         let _ = fs::remove_dir_all(entry.path());
     }
     Ok(())
-}
-
-fn owner(name: &str) -> Option<(u32, u64)> {
-    let mut parts = name.strip_prefix(PREFIX)?.strip_prefix('-')?.split('-');
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
