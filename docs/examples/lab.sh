@@ -13,7 +13,17 @@ hosts="b1 b2 b3"
 vip=203.0.113.10
 run=/run/xlb-lab
 
+pins=/sys/fs/bpf/xlb-lab
+patience=10 # seconds
+
 say() { echo "lab: $*"; }
+
+fail() { # STATUS WORDS...
+    status=$1
+    shift
+    say "$@" >&2
+    exit "$status"
+}
 
 in_ns() { # NAME COMMAND...: unlike `ip netns exec`, keeps the host's /sys/fs/bpf
     name=$1
@@ -40,7 +50,14 @@ settle() { # NAME DEVICE: whole checksums, single segments, and a receiver for r
     in_ns "$1" ethtool -K "$2" tx off tso off gso off gro on >/dev/null
 }
 
+serves() { # NAME: whether something listens on its port 80
+    [ -n "$(in_ns "$1" ss -Hltn 'sport = :80')" ]
+}
+
 up() {
+    for name in client balancer switch $hosts; do
+        [ ! -e "/run/netns/xlb-$name" ] || fail 1 "the lab is up already: lab down"
+    done
     mkdir -p $run
     make client
     make balancer
@@ -69,6 +86,14 @@ up() {
         echo "$host" >$run/$host/index.html
         in_ns $host python3 -m http.server --directory $run/$host 80 >/dev/null 2>&1 &
     done
+    for host in $hosts; do
+        tries=$((patience * 10))
+        until serves $host; do
+            tries=$((tries - 1))
+            [ $tries -gt 0 ] || fail 1 "the web server of $host didn't start within $patience s"
+            sleep 0.1
+        done
+    done
     say "up: namespaces xlb-client, xlb-balancer, xlb-b1, xlb-b2, xlb-b3"
 }
 
@@ -80,16 +105,23 @@ down() {
         while [ -n "$(ip netns pids "xlb-$name")" ]; do sleep 0.1; done
         ip netns del "xlb-$name"
     done
-    rm -rf $run
+    # A killed agent leaves its pins.
+    rm -rf $run $pins
     say "down"
 }
+
+[ "$(id -u)" = 0 ] || fail 1 "network namespaces need root: run this as root"
 
 case "${1:-}" in
 up) up ;;
 down) down ;;
 enter)
-    shift
-    in_ns "$@"
+    [ $# -ge 3 ] || fail 2 "usage: $0 enter NAME COMMAND..., such as: enter client curl http://$vip/"
+    [ -e "/run/netns/xlb-$2" ] || fail 1 "no namespace xlb-$2: is the lab up? (lab up)"
+    name=$2
+    shift 2
+    # So that the caller's job is the command itself.
+    exec nsenter --net="/run/netns/xlb-$name" "$@"
     ;;
 *)
     echo "usage: $0 up | down | enter NAME COMMAND..." >&2
