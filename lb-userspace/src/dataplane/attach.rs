@@ -278,9 +278,12 @@ impl Link {
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EBUSY | libc::EEXIST) => {
-                        let program = XdpState::of(ifindex)
-                            .map_or_else(|error| error.to_string(), XdpState::describe);
-                        return Err(Error::Busy { interface: interface.to_owned(), program });
+                        let there = XdpState::of(ifindex);
+                        let by_link = there.as_ref().is_ok_and(XdpState::is_held_by_link);
+                        let program =
+                            there.map_or_else(|error| error.to_string(), XdpState::describe);
+                        let interface = interface.to_owned();
+                        return Err(Error::Busy { interface, program, by_link });
                     }
                     Some(libc::EPERM | libc::EACCES) => {
                         return Err(Error::kernel(format!("attach to {interface}"), error));

@@ -58,13 +58,15 @@ pub(crate) enum Error {
     },
     /// Another XDP program has the interface.
     #[error(
-        "{interface} already runs an XDP program, {program}; xlb doesn't replace what it didn't attach: remove it (ip link set dev {interface} xdp off, or stop the program that attached it), or leave this interface out"
+        "{interface} already runs an XDP program, {program}; xlb doesn't replace what it didn't attach: {}, or leave this interface out", way_out(interface, *by_link)
     )]
     Busy {
         /// The interface.
         interface: String,
         /// Number and name as far as they could be read.
         program: String,
+        /// A BPF link holds it there, which `ip link` can't take off.
+        by_link: bool,
     },
     /// The driver doesn't do XDP.
     #[error(
@@ -186,6 +188,18 @@ impl Error {
             }
             other => Self::library("load the XDP program", other),
         }
+    }
+}
+
+/// How another program leaves an interface.
+fn way_out(interface: &str, by_link: bool) -> String {
+    match by_link {
+        true => "it is held by a BPF link: stop the agent that owns it, or remove its pins \
+                 (rm -r PIN_PATH)"
+            .to_owned(),
+        false => format!(
+            "remove it (ip link set dev {interface} xdp off, or stop the program that attached it)"
+        ),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use aya::programs::loaded_programs;
+use aya::programs::{loaded_links, loaded_programs};
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -42,6 +42,14 @@ impl XdpState {
             }
         }
         Ok(state)
+    }
+
+    /// Whether a BPF link holds the program, of whatever process. Programs that came over netlink
+    /// (`ip link`) have none. `false`, too, where the kernel doesn't tell: that takes
+    /// `CAP_SYS_ADMIN`.
+    pub(super) fn is_held_by_link(&self) -> bool {
+        let mut links = loaded_links().filter_map(Result::ok);
+        self.program_id != 0 && links.any(|link| link.program_id() == self.program_id)
     }
 
     /// The program for people.

@@ -60,7 +60,9 @@ fn an_interface_of_another_program_is_left_alone() {
         let mut plane = world.open();
         for mode in [AttachMode::Auto, AttachMode::Native, AttachMode::Generic] {
             let error = plane.attach("left", mode).unwrap_err();
-            let Error::Busy { interface, program } = &error else { panic!("{error}") };
+            let Error::Busy { interface, program, by_link: true } = &error else {
+                panic!("{error}")
+            };
             assert_eq!(interface, "left");
             assert!(program.ends_with(", xlb"), "{program}");
         }

@@ -157,7 +157,7 @@ fn two_at_once_and_a_foreign_program_are_refused() {
             Decapsulator::open(objects::DECAP, &other_pins, &Endpoints::default()).unwrap();
         other.attach("b0").unwrap();
         let error = world.refused("b0").await;
-        let DecapError::DataPlane(Error::Busy { interface, program }) = &error else {
+        let DecapError::DataPlane(Error::Busy { interface, program, .. }) = &error else {
             panic!("{error}")
         };
         assert_eq!(interface, "b0");
