@@ -182,7 +182,7 @@ impl Agent {
         self.look_after_links();
         self.tend_flows();
         for notice in self.plane.take_notices() {
-            tracing::info!("{notice}");
+            tracing::warn!("{notice}");
         }
     }
 
@@ -209,22 +209,28 @@ impl Agent {
             Some((service, backend)) => (Some(service), backend.map(|key| key.to_string())),
             None => (None, None),
         };
-        tracing::info!(
-            kind = kind.word(),
-            service = service.as_deref(),
-            backend = backend.as_deref(),
-            "{message}"
-        );
+        let line = kind.sentence(service.as_deref(), backend.as_deref(), &message);
+        match kind.is_trouble() {
+            true => tracing::warn!(kind = kind.word(), "{line}"),
+            false => tracing::info!(kind = kind.word(), "{line}"),
+        }
         self.events.push(SystemTime::now(), kind, (service, backend), message);
     }
 
     /// Takes the data plane out of the kernel, or leaves it forwarding.
-    fn finish(self, keep: bool) -> anyhow::Result<()> {
+    fn finish(mut self, keep: bool) -> anyhow::Result<()> {
         if keep {
             tracing::info!("forwarding goes on without the agent (--keep)");
             return Ok(());
         }
-        Ok(self.plane.remove()?)
+        let attached = self.plane.attached().unwrap_or_default();
+        self.plane.remove()?;
+        let mut names = self.config.interfaces;
+        names.retain(|name| attached.iter().any(|attached| attached.interface == *name));
+        if !names.is_empty() {
+            tracing::info!("detached from {}; nothing is forwarded any more", names.join(", "));
+        }
+        Ok(())
     }
 
     fn service(&self, name: &str) -> Option<&ServiceConfig> {

@@ -89,6 +89,25 @@ impl EventKind {
             _ => format!("{self:?}"),
         }
     }
+
+    /// Whether the operator should look.
+    pub fn is_trouble(self) -> bool {
+        matches!(self, Self::BackendDown | Self::NextHopLost | Self::Detached | Self::ReloadFailed)
+    }
+
+    /// An event in one line that says of what it is: `web 10.2.0.11 is down: …`.
+    pub fn sentence(self, service: Option<&str>, backend: Option<&str>, message: &str) -> String {
+        let subject: Vec<_> = service.into_iter().chain(backend).collect();
+        let state = match self {
+            Self::BackendDown => " is down",
+            Self::BackendUp => " is up",
+            _ => "",
+        };
+        match subject.is_empty() {
+            true => message.to_owned(),
+            false => format!("{}{state}: {message}", subject.join(" ")),
+        }
+    }
 }
 
 /// Events from a number on.
@@ -246,6 +265,15 @@ mod tests {
         assert_eq!(EventKind::BackendDown.word(), "backend_down");
         let unknown: EventKind = serde_json::from_str("\"comet\"").unwrap();
         assert_eq!(unknown, EventKind::Unknown);
+    }
+
+    #[test]
+    fn a_line_says_of_what_it_is() {
+        let line = |kind: EventKind| kind.sentence(Some("web"), Some("10.0.0.1"), "refused");
+        assert_eq!(line(EventKind::BackendDown), "web 10.0.0.1 is down: refused");
+        assert_eq!(line(EventKind::BackendChanged), "web 10.0.0.1: refused");
+        assert_eq!(EventKind::Started.sentence(None, None, "it serves"), "it serves");
+        assert!(EventKind::ReloadFailed.is_trouble() && !EventKind::BackendUp.is_trouble());
     }
 
     #[tokio::test]

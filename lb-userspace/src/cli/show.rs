@@ -257,10 +257,7 @@ pub(super) fn stats(stats: &Stats) -> String {
 
 pub(super) fn event(event: &Event) -> String {
     let style = match event.kind {
-        EventKind::BackendDown
-        | EventKind::ReloadFailed
-        | EventKind::Detached
-        | EventKind::NextHopLost => RED,
+        trouble if trouble.is_trouble() => RED,
         EventKind::BackendUp | EventKind::NextHopResolved | EventKind::Attached => GREEN,
         EventKind::BackendDraining => YELLOW,
         _ => PLAIN,
