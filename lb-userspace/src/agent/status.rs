@@ -250,6 +250,8 @@ fn health_status(report: Report) -> HealthStatus {
         ok: report.healthy,
         since: Timestamp::try_from(report.since).unwrap_or_default(),
         reason: report.reason,
+        contradicting: report.contradicting,
+        needed: report.needed,
         passed_total: report.passed,
         failed_total: report.failed,
         inconclusive_total: report.inconclusive,

@@ -272,6 +272,8 @@ impl Memory {
                 ok: Some(true),
                 since: jiff::Timestamp::UNIX_EPOCH,
                 reason: "status 200 OK".to_owned(),
+                contradicting: 0,
+                needed: 0,
                 passed_total: 9,
                 failed_total: 2,
                 inconclusive_total: 1,

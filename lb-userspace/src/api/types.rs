@@ -155,6 +155,12 @@ pub struct HealthStatus {
     pub since: Timestamp,
     /// What the last probe saw.
     pub reason: String,
+    /// Probes in a row that contradict `ok`.
+    #[serde(default)]
+    pub contradicting: u32,
+    /// So many of them change it; 0 while none does.
+    #[serde(default)]
+    pub needed: u32,
     /// Probes that passed.
     pub passed_total: u64,
     /// Probes that failed.

@@ -9,8 +9,8 @@ use super::table::{
     BOLD, Cell, DIM, GREEN, PLAIN, RED, Table, YELLOW, bytes, count, duration, plural,
 };
 use crate::api::{
-    BackendState, BackendStatus, Event, EventKind, Explanation, InterfaceStatus, ServiceStatus,
-    Stats, Status,
+    BackendState, BackendStatus, Event, EventKind, Explanation, HealthStatus, InterfaceStatus,
+    ServiceStatus, Stats, Status,
 };
 
 pub(super) fn status(status: &Status) -> String {
@@ -190,13 +190,25 @@ fn state(state: BackendState) -> (&'static str, Style) {
     }
 }
 
-/// Why the backend isn't healthy.
+/// Why the backend isn't healthy, or may soon not be.
 fn note(backend: &BackendStatus) -> String {
-    let check = backend.health.as_ref().filter(|health| health.ok != Some(true));
-    let check = check.map(|health| health.reason.as_str());
-    let hop = backend.next_hop.error.as_deref();
+    let check = backend.health.as_ref().and_then(check);
+    let hop = backend.next_hop.error.clone();
     let flows = flows(backend);
-    check.into_iter().chain(hop).chain(flows.as_deref()).collect::<Vec<_>>().join("; ")
+    check.into_iter().chain(hop).chain(flows).collect::<Vec<_>>().join("; ")
+}
+
+/// What a check has to say: nothing, where all is well.
+fn check(health: &HealthStatus) -> Option<String> {
+    let HealthStatus { contradicting, needed, reason, .. } = health;
+    match (health.ok, contradicting) {
+        (Some(true), 0) => None,
+        (Some(true), _) => Some(format!("{contradicting} of {needed} failed checks: {reason}")),
+        (None, _) | (Some(false), 0) => Some(reason.clone()),
+        (Some(false), _) => {
+            Some(format!("{contradicting} of {needed} good checks needed: {reason}"))
+        }
+    }
 }
 
 /// What keeps a backend that takes no new flows.
@@ -295,4 +307,34 @@ pub(super) fn explanation(explanation: &Explanation) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_tells_how_far_it_is() {
+        let say = |ok, contradicting, needed, reason: &str| {
+            let reason = reason.to_owned();
+            check(&HealthStatus {
+                ok,
+                since: jiff::Timestamp::UNIX_EPOCH,
+                reason,
+                contradicting,
+                needed,
+                passed_total: 0,
+                failed_total: 0,
+                inconclusive_total: 0,
+            })
+            .unwrap_or_default()
+        };
+        assert_eq!(say(Some(true), 0, 0, "status 200 OK"), "");
+        assert_eq!(say(Some(true), 2, 3, "refused"), "2 of 3 failed checks: refused");
+        assert_eq!(say(Some(false), 0, 0, "refused"), "refused");
+        assert_eq!(
+            say(Some(false), 1, 2, "status 200 OK"),
+            "1 of 2 good checks needed: status 200 OK"
+        );
+    }
 }

@@ -78,6 +78,10 @@ pub struct Report {
     pub since: SystemTime,
     /// What the last probe saw.
     pub reason: String,
+    /// Probes in a row that contradict `healthy`.
+    pub contradicting: u32,
+    /// So many of them change it; 0 while none does.
+    pub needed: u32,
     /// Probes that passed.
     pub passed: u64,
     /// Probes that failed.
@@ -119,6 +123,8 @@ impl SharedReport {
             healthy,
             since: SystemTime::now(),
             reason: reason.to_owned(),
+            contradicting: 0,
+            needed: 0,
             passed: 0,
             failed: 0,
             inconclusive: 0,

@@ -45,6 +45,16 @@ impl State {
         Self { healthy: known, contradictions: 0, rise, fall }
     }
 
+    /// How far the last outcomes came in turning it: so many in a row of so many. (0, 0) while
+    /// they agree with what it is.
+    pub(super) fn turning(&self) -> (u32, u32) {
+        match (self.contradictions, self.healthy) {
+            (0, _) | (_, None) => (0, 0),
+            (seen, Some(true)) => (seen, self.fall),
+            (seen, Some(false)) => (seen, self.rise),
+        }
+    }
+
     /// Takes a probe's outcome in; says whether it changed what the backend is.
     pub(super) fn observe(&mut self, outcome: &Outcome) -> Option<Transition> {
         let passed = match outcome {
@@ -106,6 +116,24 @@ mod tests {
         assert_eq!(transitions(Some(false), 2, 3, "+-++"), "...U");
         assert_eq!(transitions(None, 2, 3, "+---++---"), "U..D.U..D");
         assert_eq!(transitions(None, 1, 1, "-+-+"), "DUDU");
+    }
+
+    #[test]
+    fn the_way_to_a_turn_is_told() {
+        let mut state = State::new(None, 2, 3);
+        let outcomes = [
+            (Outcome::Failed(String::new()), (0, 0)),
+            (Outcome::Passed(String::new()), (1, 2)),
+            (Outcome::Inconclusive(String::new()), (1, 2)),
+            (Outcome::Passed(String::new()), (0, 0)),
+            (Outcome::Failed(String::new()), (1, 3)),
+            (Outcome::Failed(String::new()), (2, 3)),
+            (Outcome::Passed(String::new()), (0, 0)),
+        ];
+        for (outcome, turning) in outcomes {
+            state.observe(&outcome);
+            assert_eq!(state.turning(), turning, "{outcome:?}");
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub(super) async fn run(spec: CheckSpec, report: SharedReport, events: mpsc::Sen
                 Outcome::Inconclusive(_) => report.inconclusive += 1,
             }
             outcome.reason().clone_into(&mut report.reason);
+            (report.contradicting, report.needed) = state.turning();
             if let Some(transition) = transition {
                 report.healthy = Some(transition.healthy);
                 report.since = at;
