@@ -105,6 +105,8 @@ pub(super) struct View<'a> {
     agent: &'a Agent,
     counters: &'a Counters,
     ids: BTreeMap<(ServiceKey, BackendKey), BackendId>,
+    /// What the rings were last made to do with each backend, in thousandths of its weight.
+    in_force: BTreeMap<(ServiceKey, BackendKey), u16>,
     moving: BTreeMap<ServiceKey, u32>,
 }
 
@@ -115,7 +117,18 @@ impl<'a> View<'a> {
             let service = actual.services.get(&lb_common::id::ServiceId(record.service))?;
             Some(((service.entry.key, backend_key(record)), *id))
         });
-        Self { agent, counters, ids: ids.collect(), moving: agent.moving_slots() }
+        let desired = agent.last_desired.iter().flat_map(|desired| &desired.services);
+        let in_force = desired.flat_map(|service| {
+            let backends = service.backends.iter();
+            backends.map(|backend| ((service.key, backend.key), backend.live_permille))
+        });
+        Self {
+            agent,
+            counters,
+            ids: ids.collect(),
+            in_force: in_force.collect(),
+            moving: agent.moving_slots(),
+        }
     }
 
     fn backend_counters(&self, service: &ServiceConfig, key: BackendKey) -> BackendCounters {
@@ -155,18 +168,21 @@ impl<'a> View<'a> {
         let report = self.agent.health.report(service.key, backend.key);
         let next_hop = self.next_hop(service, backend);
         let draining = self.agent.is_draining(&service.name, backend.key);
-        let live_permille = self.agent.live(service, backend.key).permille;
+        let live = self.agent.live(service, backend.key).permille;
+        // A check may know already what the ring doesn't do yet.
+        let in_force = self.in_force.get(&(service.key, backend.key)).copied().unwrap_or(live);
         let state = match report.as_ref().map(|report| report.healthy) {
             _ if draining => BackendState::Draining,
             Some(Some(false)) => BackendState::Unhealthy,
             Some(None) => BackendState::Pending,
-            _ if next_hop.mac.is_none() => BackendState::Unresolved,
+            _ if self.why_no_way(service, backend).is_some() => BackendState::Unresolved,
+            _ if next_hop.mac.is_none() || in_force == 0 => BackendState::Pending,
             _ => BackendState::Healthy,
         };
         BackendStatus {
             address: backend.key.to_string(),
             weight: backend.weight,
-            live_weight: f64::from(backend.weight) * f64::from(live_permille) / 1000.0,
+            live_weight: f64::from(backend.weight) * f64::from(live.min(in_force)) / 1000.0,
             state,
             health: report.map(health_status),
             next_hop,
@@ -203,21 +219,33 @@ impl<'a> View<'a> {
                 NextHopStatus { mac: Some(mac.to_string()), interface: egress, error: None }
             }
             _ => {
-                let tunnelled = backend.forward.unwrap_or(service.forward) != Forward::L2;
-                let error = match way {
-                    None => "the kernel hasn't been asked yet".to_owned(),
-                    Some(Resolution::Resolved { egress, .. })
-                        if tunnelled && egress.source.is_none() =>
-                    {
-                        "the outer header has no source address: set source_ipv4 or source_ipv6, \
-                         or give the egress interface an address"
-                            .to_owned()
-                    }
-                    Some(Resolution::Resolved { .. }) => "it is being put in force".to_owned(),
-                    Some(way) => way.to_string(),
-                };
+                let error = self.why_no_way(service, backend);
+                let error = error.unwrap_or_else(|| "it is being put in force".to_owned());
                 NextHopStatus { mac: None, interface: egress, error: Some(error) }
             }
+        }
+    }
+
+    /// What is missing on the way to a backend; nothing, where it is known and only has to be put
+    /// in force.
+    fn why_no_way(&self, service: &ServiceConfig, backend: &BackendConfig) -> Option<String> {
+        let id = self.ids.get(&(service.key, backend.key));
+        let record = id.and_then(|id| self.agent.actual.backends.get(id));
+        if record.is_some_and(|record| record.resolved != 0) {
+            return None;
+        }
+        let tunnelled = backend.forward.unwrap_or(service.forward) != Forward::L2;
+        match self.agent.ways.borrow().get(&backend.key.address) {
+            None => Some("the kernel hasn't been asked yet".to_owned()),
+            Some(Resolution::Resolved { egress, .. }) if tunnelled && egress.source.is_none() => {
+                Some(
+                    "the outer header has no source address: set source_ipv4 or source_ipv6, or \
+                     give the egress interface an address"
+                        .to_owned(),
+                )
+            }
+            Some(Resolution::Resolved { .. }) => None,
+            Some(way) => Some(way.to_string()),
         }
     }
 

@@ -135,7 +135,7 @@ pub enum BackendState {
     Draining,
     /// Its check failed.
     Unhealthy,
-    /// Its first check has not ended.
+    /// Its first check has not ended, or what it found isn't in force yet.
     Pending,
     /// Its next hop is not known.
     Unresolved,

@@ -192,10 +192,16 @@ fn state(state: BackendState) -> (&'static str, Style) {
 
 /// Why the backend isn't healthy, or may soon not be.
 fn note(backend: &BackendStatus) -> String {
-    let check = backend.health.as_ref().and_then(check);
+    let check = backend.health.as_ref().and_then(check).or_else(|| waiting(backend));
     let hop = backend.next_hop.error.clone();
     let flows = flows(backend);
     check.into_iter().chain(hop).chain(flows).collect::<Vec<_>>().join("; ")
+}
+
+/// A backend that is well, and that the ring doesn't know so yet.
+fn waiting(backend: &BackendStatus) -> Option<String> {
+    let waits = backend.state == BackendState::Pending && backend.next_hop.error.is_none();
+    waits.then(|| "the ring is being built".to_owned())
 }
 
 /// What a check has to say: nothing, where all is well.
