@@ -19,6 +19,11 @@ use crate::{
 /// An event of a change: its kind and what to say.
 type Told = (EventKind, String);
 
+/// Whether a backend is told by its address alone.
+fn plain(spec: &Value) -> bool {
+    spec.as_object().is_some_and(|keys| keys.keys().all(|key| key == "address"))
+}
+
 impl Agent {
     pub(super) fn command(&mut self, command: Command) {
         // Somebody who doesn't wait for the answer any more needs none.
@@ -75,11 +80,22 @@ impl Agent {
         let service = self.service(name).ok_or_else(|| ApiError::no_service(name))?;
         let backend = backend_from_json(spec, service)?;
         let mut state = self.state.clone();
-        *state.overrides.backend(name, backend.key) = BackendOverride {
-            added: Some(BackendSpec::from(&backend)),
-            ..BackendOverride::default()
+        let change = state.overrides.backend(name, backend.key);
+        let again = self.configured(name, backend.key).filter(|_| change.removed && plain(spec));
+        let told = match again {
+            Some(configured) => {
+                *change = BackendOverride::default();
+                format!("added again as the config has it, with weight {}", configured.weight)
+            }
+            None => {
+                *change = BackendOverride {
+                    added: Some(BackendSpec::from(&backend)),
+                    ..BackendOverride::default()
+                };
+                format!("added with weight {}", backend.weight)
+            }
         };
-        let told = (EventKind::BackendAdded, format!("added with weight {}", backend.weight));
+        let told = (EventKind::BackendAdded, told);
         self.change(state, (name.to_owned(), Some(backend.key)), told)?;
         self.backend_status(name, backend.key)
     }
@@ -125,9 +141,7 @@ impl Agent {
         if !(serves || force && leaves) {
             return Err(ApiError::no_backend(name, key));
         }
-        let in_config = self.config.services.iter().any(|service| {
-            service.name == name && service.backends.iter().any(|backend| backend.key == key)
-        });
+        let in_config = self.configured(name, key).is_some();
         let mut state = self.state.clone();
         *state.overrides.backend(name, key) =
             BackendOverride { removed: in_config, ..BackendOverride::default() };

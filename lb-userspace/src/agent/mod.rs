@@ -31,7 +31,7 @@ use tokio::{
 
 use crate::{
     api::{Command, EventKind, EventLog, Reload},
-    config::{self, Config, ConfigErrors, ServiceConfig},
+    config::{self, BackendConfig, Config, ConfigErrors, ServiceConfig},
     dataplane::DataPlane,
     health::{Health, HealthEvent},
     model::{BackendKey, Desired},
@@ -231,6 +231,12 @@ impl Agent {
             tracing::info!("detached from {}; nothing is forwarded any more", names.join(", "));
         }
         Ok(())
+    }
+
+    /// A backend as the config has it.
+    fn configured(&self, service: &str, key: BackendKey) -> Option<&BackendConfig> {
+        let service = self.config.services.iter().find(|found| found.name == service)?;
+        service.backends.iter().find(|backend| backend.key == key)
     }
 
     fn service(&self, name: &str) -> Option<&ServiceConfig> {

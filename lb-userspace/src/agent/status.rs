@@ -184,6 +184,7 @@ impl<'a> View<'a> {
             weight: backend.weight,
             live_weight: f64::from(backend.weight) * f64::from(live.min(in_force)) / 1000.0,
             state,
+            live_change: self.live_change(service, backend),
             health: report.map(health_status),
             next_hop,
             forward: backend.forward.unwrap_or(service.forward).word().to_owned(),
@@ -194,6 +195,13 @@ impl<'a> View<'a> {
             bytes_total: counters.bytes,
             new_flows_total: counters.new_flows,
         }
+    }
+
+    fn live_change(&self, service: &ServiceConfig, backend: &BackendConfig) -> Option<String> {
+        let changes = self.agent.state.overrides.backends.get(&service.name)?;
+        let change = changes.get(&backend.key.to_string())?;
+        let configured = self.agent.configured(&service.name, backend.key);
+        change.describe(configured, backend)
     }
 
     fn flows(&self, service: &ServiceConfig, key: BackendKey) -> u64 {

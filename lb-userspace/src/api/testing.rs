@@ -267,6 +267,7 @@ impl Memory {
             address: backend.key.to_string(),
             weight: backend.weight,
             live_weight: if draining { 0.0 } else { backend.weight.into() },
+            live_change: None,
             state: if draining { BackendState::Draining } else { BackendState::Healthy },
             health: Some(HealthStatus {
                 ok: Some(true),

@@ -105,6 +105,9 @@ pub struct BackendStatus {
     pub live_weight: f64,
     /// The one word for it.
     pub state: BackendState,
+    /// What a live change made of it, where one is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live_change: Option<String>,
     /// `None` where it isn't checked.
     pub health: Option<HealthStatus>,
     /// Where its frames go.

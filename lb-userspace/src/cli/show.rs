@@ -190,12 +190,13 @@ fn state(state: BackendState) -> (&'static str, Style) {
     }
 }
 
-/// Why the backend isn't healthy, or may soon not be.
+/// What was changed of it live, and why the backend isn't healthy, or may soon not be.
 fn note(backend: &BackendStatus) -> String {
+    let change = backend.live_change.clone();
     let check = backend.health.as_ref().and_then(check).or_else(|| waiting(backend));
     let hop = backend.next_hop.error.clone();
     let flows = flows(backend);
-    check.into_iter().chain(hop).chain(flows).collect::<Vec<_>>().join("; ")
+    change.into_iter().chain(check).chain(hop).chain(flows).collect::<Vec<_>>().join("; ")
 }
 
 /// A backend that is well, and that the ring doesn't know so yet.

@@ -137,6 +137,25 @@ impl BackendOverride {
         Ok(backend.map(|backend| self.reweigh(backend)).is_some())
     }
 
+    /// What a live change made of a backend that the config knows as `configured`, if at all: for
+    /// people. Nothing of a drain, which is a state of its own.
+    pub fn describe(
+        &self,
+        configured: Option<&BackendConfig>,
+        now: &BackendConfig,
+    ) -> Option<String> {
+        if self.added.is_none() && self.weight.is_none() {
+            return None;
+        }
+        let Some(configured) = configured else { return Some("added live".to_owned()) };
+        let (weight, before) = (now.weight, configured.weight);
+        Some(match weight == before {
+            false => format!("set live: weight {weight}, the config says {before}"),
+            true if now == configured => format!("set live: weight {weight}, as the config says"),
+            true => "set live: next hop or forward mode, the config says otherwise".to_owned(),
+        })
+    }
+
     fn reweigh(&self, backend: &mut BackendConfig) {
         if let Some(weight) = self.weight {
             backend.weight = weight;
@@ -199,6 +218,19 @@ mod tests {
         assert_eq!(weights(&effective, 0), [("10.0.0.2".into(), 9), ("10.0.0.3".into(), 7)]);
         assert_eq!(effective.draining, [("web".to_owned(), key("10.0.0.3"))].into());
         assert_eq!(effective.warnings, [""; 0]);
+    }
+
+    #[test]
+    fn a_change_of_a_backend_is_told() {
+        let configured = &configured()[0].backends[1];
+        let mut change = BackendOverride { drain: true, ..BackendOverride::default() };
+        assert_eq!(change.describe(Some(configured), configured), None);
+        change.weight = Some(50);
+        let say = |change: &BackendOverride, now| change.describe(Some(configured), now);
+        assert_eq!(say(&change, configured).unwrap(), "set live: weight 50, as the config says");
+        let now = BackendConfig { weight: 100, ..configured.clone() };
+        assert_eq!(say(&change, &now).unwrap(), "set live: weight 100, the config says 50");
+        assert_eq!(change.describe(None, &now).unwrap(), "added live");
     }
 
     #[test]

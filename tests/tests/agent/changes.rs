@@ -102,3 +102,21 @@ fn a_bad_change_changes_nothing_and_says_why() -> Result<()> {
     ensure!(listed["weight"] == 100, "its weight changed: {listed}");
     scene.served_by(V4, &["b1", "b2"])
 }
+
+#[test]
+fn what_a_live_change_made_is_told() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::OneSegment, Forward::L2, 2)?;
+    let agent = Agent::start(&scene.lab.balancer.namespace, &scene.settings(V4, 2))?;
+    let first = scene.address(V4, 0);
+    agent.call(&["backend", "set", WEB, &first, "--weight", "300"])?;
+    let told = &agent.backend(WEB, &first)?["live_change"];
+    ensure!(told == "set live: weight 300, the config says 100", "{told}");
+    agent.call(&["backend", "remove", WEB, &first])?;
+    agent.wait_listed(WEB, &first, false)?;
+    // By its address alone it is what the config says again, and follows the config again.
+    agent.call(&["backend", "add", WEB, &first])?;
+    let again = agent.backend(WEB, &first)?;
+    ensure!(again["weight"] == 100 && again["live_change"].is_null(), "{again}");
+    scene.served_by(V4, &["b1", "b2"])
+}
