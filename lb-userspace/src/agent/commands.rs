@@ -109,6 +109,7 @@ impl Agent {
         let service = self.service(name).ok_or_else(|| ApiError::no_service(name))?;
         let backend = service.backends.iter().find(|backend| backend.key == key);
         let before = backend.ok_or_else(|| ApiError::no_backend(name, key))?.weight;
+        let draining = self.is_draining(name, key);
         let mut state = self.state.clone();
         let changed = state.overrides.backend(name, key);
         let mut told = (EventKind::BackendChanged, Vec::new());
@@ -116,7 +117,8 @@ impl Agent {
             changed.weight = Some(weight);
             told.1.push(format!("weight {before} became {weight}"));
         }
-        if let Some(drain) = change.drain {
+        // What is so already is no event.
+        if let Some(drain) = change.drain.filter(|drain| *drain != draining) {
             changed.drain = drain;
             if drain {
                 told.0 = EventKind::BackendDraining;
@@ -125,6 +127,9 @@ impl Agent {
                 told.0 = EventKind::BackendUndrained;
                 told.1.push("it takes new flows again".to_owned());
             }
+        }
+        if told.1.is_empty() {
+            return self.backend_status(name, key);
         }
         let told = (told.0, told.1.join(", "));
         self.change(state, (name.to_owned(), Some(key)), told)?;

@@ -120,3 +120,19 @@ fn what_a_live_change_made_is_told() -> Result<()> {
     ensure!(again["weight"] == 100 && again["live_change"].is_null(), "{again}");
     scene.served_by(V4, &["b1", "b2"])
 }
+
+#[test]
+fn what_is_so_already_is_no_event() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::OneSegment, Forward::L2, 2)?;
+    let agent = Agent::start(&scene.lab.balancer.namespace, &scene.settings(V4, 2))?;
+    let first = scene.address(V4, 0);
+    for verb in ["undrain", "drain", "drain", "undrain", "undrain"] {
+        agent.call(&["backend", verb, WEB, &first])?;
+    }
+    let events = agent.try_call(&["events"])?.expect(0)?.stdout;
+    for kind in ["backend_draining", "backend_undrained"] {
+        ensure!(events.matches(kind).count() == 1, "{kind} is there not once: {events}");
+    }
+    Ok(())
+}
