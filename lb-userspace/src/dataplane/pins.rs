@@ -25,6 +25,8 @@ use super::{error::Error, sys};
 const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 /// Where distributions mount it.
 const MOUNT_POINT: &str = "/sys/fs/bpf";
+/// Where iproute2 keeps named network namespaces.
+const NAMESPACES: &str = "/run/netns";
 
 /// The pin directory, held by this process alone.
 #[derive(Debug)]
@@ -50,6 +52,16 @@ impl Pins {
         })?;
         let doing = || format!("lock {}", path.display());
         let lock = File::open(path).map_err(|error| Error::kernel(doing(), error))?;
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let entered = entered(&mounts).filter(|name| Path::new(NAMESPACES).join(name).exists());
+        if let Some(name) = entered.filter(|_| path.starts_with(MOUNT_POINT)) {
+            notices.push(format!(
+                "what is pinned in {}, and the program's work with it, ends with this process, \
+                 because `ip netns exec` gave it a {MOUNT_POINT} of its own: start xlb by `nsenter \
+                 --net={NAMESPACES}/{name}` instead, which keeps the host's",
+                path.display()
+            ));
+        }
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(Error::InUse(path.to_owned())),
@@ -203,6 +215,14 @@ fn ensure_bpffs(path: &Path, notices: &mut Vec<String>) -> Result<(), Error> {
     Ok(())
 }
 
+/// The network namespace whose `ip netns exec` started this process, if one did: that mounts a
+/// `/sys` named after it, for its own children alone (ip-netns(8)).
+fn entered(mounts: &str) -> Option<&str> {
+    let mount = |line: &'_ str| line.split(' ').nth(4) == Some("/sys");
+    let (_, sysfs) = mounts.lines().rfind(|line| mount(line))?.split_once(" - sysfs ")?;
+    sysfs.split(' ').next()
+}
+
 fn is_bpffs(path: &Path) -> io::Result<bool> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: integers, for which zero is a value.
@@ -212,4 +232,18 @@ fn is_bpffs(path: &Path) -> io::Result<bool> {
         return Err(io::Error::last_os_error());
     }
     Ok(status.f_type as u32 == BPF_FS_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ip_netns_exec_is_recognised() {
+        let host = "24 1 0:22 / /sys rw,nosuid - sysfs sysfs rw\n30 24 0:27 / /sys/fs/bpf rw - bpf bpf rw\n";
+        assert_eq!(entered(host), Some("sysfs"));
+        let inside = format!("{host}99 70 0:55 / /sys rw,relatime - sysfs blue rw\n");
+        assert_eq!(entered(&inside), Some("blue"));
+        assert_eq!(entered(""), None);
+    }
 }
