@@ -96,6 +96,12 @@ pub enum Local {
     /// Check a config file, and tell every mistake
     Check(CheckArgs),
     /// Send captured frames through the real program, on no interface
+    ///
+    /// All backends count as healthy. Where the config names no next hop, the stand-in
+    /// 02:00:00:00:00:fe is used, and for tunnels without source_ipv4 or source_ipv6 the sources
+    /// 192.0.2.254 and 2001:db8::fffe. Without hash_seed in the config the seed is 0, so the same
+    /// frames go to the same backends each time, but not to those of an agent with a seed of its
+    /// own.
     Replay(ReplayArgs),
     /// Decapsulate on a backend, in the foreground
     Decap(DecapArgs),

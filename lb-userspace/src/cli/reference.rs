@@ -30,6 +30,8 @@ pub(super) fn reference() -> String {
 fn describe(text: &mut String, verb: &Command, parent: &str) {
     let path = format!("{parent} {}", verb.get_name());
     let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
+    let long = verb.get_long_about().map(ToString::to_string).unwrap_or_default();
+    let more = long.strip_prefix(&about).unwrap_or_default();
     if verb.has_subcommands() {
         for verb in verb.get_subcommands().filter(|verb| verb.get_name() != "help") {
             describe(text, verb, &path);
@@ -38,7 +40,7 @@ fn describe(text: &mut String, verb: &Command, parent: &str) {
     }
     let usage = verb.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage:").trim();
-    let _ = write!(text, "\n### {path}\n\n{about}.\n\n```text\n{usage}\n```\n");
+    let _ = write!(text, "\n### {path}\n\n{about}.{more}\n\n```text\n{usage}\n```\n");
     let own = || verb.get_arguments().filter(|arg| !arg.is_global_set() && arg.get_id() != "help");
     if own().next().is_some() {
         text.push('\n');

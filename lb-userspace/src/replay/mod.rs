@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use crate::{
     agent::{capacity, idle_seconds},
-    cli::{DONE, ReplayArgs, WRONG_INPUT, WrongInput},
+    cli::{DONE, ReplayArgs, WRONG_INPUT, WrongInput, table::plural},
     config::{self, BackendConfig, Config, NextHop, ServiceConfig},
     dataplane::{Action, DataPlane, Options},
     model::{Backend, Desired, MacAddress, Route, Service},
@@ -74,6 +74,7 @@ pub fn run(args: &ReplayArgs, json: bool) -> anyhow::Result<u8> {
     let mut replay = Replay::new(&config)?;
     let mut out = std::io::stdout().lock();
     let mut number = 0;
+    let mut summary = Summary::default();
     let damage = loop {
         let frame = match reader.next_frame() {
             Ok(Some(frame)) => frame,
@@ -87,9 +88,13 @@ pub fn run(args: &ReplayArgs, json: bool) -> anyhow::Result<u8> {
         if let Some(writer) = &mut writer {
             writer.write(frame.at, &bytes, frame.cut)?;
         }
+        summary.count(line.verdict);
         let text = if json { serde_json::to_string(&line)? } else { line.text() };
         writeln!(out, "{text}").context("can't write what there is to say")?;
     };
+    if !json {
+        writeln!(out, "{}", summary.text()).context("can't write what there is to say")?;
+    }
     if let Some(writer) = writer {
         writer.finish()?;
     }
@@ -108,6 +113,38 @@ impl Line {
             if let Some(value) = value {
                 text.push_str(&format!("  {what}{value}"));
             }
+        }
+        text.truncate(text.trim_end().len());
+        text
+    }
+}
+
+/// How many frames met which end.
+#[derive(Debug, Default)]
+struct Summary {
+    forwarded: usize,
+    dropped: usize,
+    passed: usize,
+    aborted: usize,
+}
+
+impl Summary {
+    fn count(&mut self, verdict: &str) {
+        *match verdict {
+            "tx" | "redirect" => &mut self.forwarded,
+            "drop" => &mut self.dropped,
+            "pass" => &mut self.passed,
+            _ => &mut self.aborted,
+        } += 1;
+    }
+
+    fn text(&self) -> String {
+        let Self { forwarded, dropped, passed, aborted } = self;
+        let frames = plural(forwarded + dropped + passed + aborted, "frame");
+        let mut text =
+            format!("{frames}: {forwarded} forwarded, {dropped} dropped, {passed} passed");
+        if *aborted > 0 {
+            text.push_str(&format!(", {aborted} aborted"));
         }
         text
     }
@@ -226,4 +263,20 @@ fn backend(config: &Config, service: &ServiceConfig, backend: &BackendConfig) ->
 /// For errors about a capture file.
 fn in_file(path: &Path) -> String {
     format!("the capture {}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_frames() {
+        let line = Line { frame: 7, verdict: "pass", service: None, backend: None, reason: None };
+        assert_eq!(line.text(), "     7  pass");
+        let mut summary = Summary::default();
+        ["tx", "redirect", "drop", "pass"].into_iter().for_each(|verdict| summary.count(verdict));
+        assert_eq!(summary.text(), "4 frames: 2 forwarded, 1 dropped, 1 passed");
+        summary.count("aborted");
+        assert_eq!(summary.text(), "5 frames: 2 forwarded, 1 dropped, 1 passed, 1 aborted");
+    }
 }
