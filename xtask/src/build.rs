@@ -52,17 +52,31 @@ pub(crate) fn demo(workspace: &Workspace) -> Result<ExitCode> {
     Ok(exit_code(status.code()))
 }
 
+/// How `xlb bench` shall measure; what is left out is its own to choose.
+pub(crate) struct Bench {
+    pub(crate) json: bool,
+    pub(crate) rounds: Option<u32>,
+    pub(crate) packets: Option<u32>,
+}
+
+impl Bench {
+    fn arguments(&self) -> Vec<String> {
+        let numbers = [("--rounds", self.rounds), ("--packets", self.packets)];
+        let numbers = numbers.into_iter().filter_map(|(name, number)| {
+            number.map(|number| [name.to_owned(), number.to_string()])
+        });
+        self.json.then(|| "--json".to_owned()).into_iter().chain(numbers.flatten()).collect()
+    }
+}
+
 /// `bench`: runs `xlb bench` of the release binary.
-pub(crate) fn bench(workspace: &Workspace, json: bool) -> Result<ExitCode> {
+pub(crate) fn bench(workspace: &Workspace, how: &Bench) -> Result<ExitCode> {
     let why = "loading the programs to measure them";
     setup::root_access(why)?;
     setup::machine(Use::Bench)?;
     let xlb = xlb(workspace, true)?;
     let mut bench = command::as_root(&xlb, &[], why)?;
-    bench.arg("bench");
-    if json {
-        bench.arg("--json");
-    }
+    bench.arg("bench").args(how.arguments());
     let status = bench.status().with_context(|| format!("starting {}", xlb.display()))?;
     Ok(exit_code(status.code()))
 }

@@ -59,6 +59,12 @@ enum Verb {
         /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
+        /// Rounds of runs, of which the median counts
+        #[arg(long, value_name = "NUMBER")]
+        rounds: Option<u32>,
+        /// Packets in each run of a program
+        #[arg(long, value_name = "NUMBER")]
+        packets: Option<u32>,
     },
     /// Simulate changes of backends: what the ring moves, beside plain Maglev
     SimRing {
@@ -104,7 +110,9 @@ fn run(verb: Verb) -> Result<ExitCode> {
             test::run(&workspace, &Selection { filter, tier, binary })
         }
         Verb::Demo => build::demo(&workspace),
-        Verb::Bench { json } => build::bench(&workspace, json),
+        Verb::Bench { json, rounds, packets } => {
+            build::bench(&workspace, &build::Bench { json, rounds, packets })
+        }
         Verb::SimRing { json, write } => {
             let output = match (json, write) {
                 (true, _) => sim_ring::Output::Json,

@@ -159,7 +159,8 @@ fn step(name: &str, detail: String) -> Step {
 }
 
 fn rewrite_detail(record: &BackendRecord) -> String {
-    let what = match Kind::try_from(record.kind) {
+    let kind = Kind::try_from(record.kind);
+    let what = match kind {
         Ok(Kind::L2) => "new MAC addresses alone",
         Ok(Kind::Ipv4) => "an IPv4 header in front",
         Ok(Kind::Ipv6) => "an IPv6 header in front",
@@ -168,7 +169,29 @@ fn rewrite_detail(record: &BackendRecord) -> String {
         Err(_) => "nothing: its record is vacant",
     };
     let [a, b, c, d, e, f, ..] = record.macs;
-    format!("{what}, to {}", crate::model::MacAddress([a, b, c, d, e, f]))
+    let mac = crate::model::MacAddress([a, b, c, d, e, f]);
+    match kind.ok().and_then(|kind| outer_addresses(kind, record)) {
+        Some((source, destination)) => {
+            format!("{what}, from {source} to {destination}, in a frame to {mac}")
+        }
+        None => format!("{what}, to {mac}"),
+    }
+}
+
+/// Source and destination of the header in front.
+fn outer_addresses(kind: Kind, record: &BackendRecord) -> Option<(IpAddr, IpAddr)> {
+    let outer = &record.outer;
+    match kind {
+        Kind::L2 => None,
+        Kind::Ipv4 | Kind::GueIpv4 => {
+            let address = |at: usize| <[u8; 4]>::try_from(outer.get(at..at + 4)?).ok();
+            Some((address(12)?.into(), address(16)?.into()))
+        }
+        Kind::Ipv6 | Kind::GueIpv6 => {
+            let address = |at: usize| <[u8; 16]>::try_from(outer.get(at..at + 16)?).ok();
+            Some((address(8)?.into(), address(24)?.into()))
+        }
+    }
 }
 
 /// A frame that opens such a flow. `None` for addresses of two families.
@@ -208,4 +231,35 @@ fn frame(from: SocketAddr, to: SocketAddr, protocol: Protocol) -> Option<Vec<u8>
     }
     frame.extend(transport);
     Some(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::layout::OUTER_CAPACITY;
+
+    use super::*;
+
+    #[test]
+    fn the_outer_addresses_are_told() {
+        let mut outer = [0; OUTER_CAPACITY];
+        outer[12..20].copy_from_slice(&[198, 51, 100, 2, 10, 0, 0, 11]);
+        let record = BackendRecord {
+            kind: Kind::GueIpv4 as u8,
+            macs: [2, 0, 0, 0, 0, 0x11, 0, 0, 0, 0, 0, 0],
+            outer,
+            ..BackendRecord::VACANT
+        };
+        assert_eq!(
+            rewrite_detail(&record),
+            "IPv4, UDP and GUE headers in front, from 198.51.100.2 to 10.0.0.11, in a frame to \
+             02:00:00:00:00:11"
+        );
+        let record = BackendRecord { kind: Kind::L2 as u8, ..record };
+        assert_eq!(rewrite_detail(&record), "new MAC addresses alone, to 02:00:00:00:00:11");
+        let mut outer = [0; OUTER_CAPACITY];
+        outer[23] = 1;
+        outer[39] = 2;
+        let addresses = outer_addresses(Kind::Ipv6, &BackendRecord { outer, ..record });
+        assert_eq!(addresses, Some(("::1".parse().unwrap(), "::2".parse().unwrap())));
+    }
 }

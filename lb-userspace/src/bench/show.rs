@@ -16,6 +16,7 @@ pub(crate) fn text(report: &Report) -> String {
         count((*packets).into())
     );
     text += &results(&report.results).render(0);
+    text += "targets are for an idle machine of the reference kind\n";
     text += &format!("\n{BOLD}References{BOLD:#}\n");
     text += &references(report).render(0);
     text += &format!(

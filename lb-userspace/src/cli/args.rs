@@ -106,6 +106,10 @@ pub enum Local {
     /// Decapsulate on a backend, in the foreground
     Decap(DecapArgs),
     /// Measure the loaded program on this machine, in ns per packet
+    ///
+    /// OF CLASSIC is the part of what a balancer with a connection table costs, measured in the
+    /// same run. TARGET is the most that the figure before it may be: in ns for an idle machine of
+    /// the reference kind (a core of an AMD EPYC server), as a part for any machine.
     Bench(BenchArgs),
 }
 
@@ -177,7 +181,7 @@ pub enum Remote {
     Status,
     /// Show what was counted: traffic, passes, drops
     Stats,
-    /// Show what happened; as JSON, in a line each
+    /// Show what happened; with --json, one object a line
     Events {
         /// Go on and show what happens
         #[arg(long)]
