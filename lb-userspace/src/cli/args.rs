@@ -1,7 +1,7 @@
 //! What can be typed. Doc comments here are the help texts and the reference.
 
 use std::{
-    fmt,
+    env, fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
@@ -37,17 +37,22 @@ pub struct Global {
     /// Print JSON instead of text
     #[arg(long, global = true, display_order = 900)]
     pub json: bool,
-    /// The agent's control socket
-    #[arg(
-        long,
-        global = true,
-        display_order = 901,
-        env = SOCKET_VARIABLE,
-        hide_env_values = true,
-        default_value = "/run/xlb/xlb.sock",
-        value_name = "PATH"
-    )]
-    pub socket: PathBuf,
+    // Neither a default nor the environment in clap's sense: it takes what comes from there for
+    // typed, and shows the option as a part of the usage.
+    /// The agent's control socket; left out, the environment's XLB_SOCKET, else /run/xlb/xlb.sock
+    #[arg(long, global = true, display_order = 901, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+impl Global {
+    /// The agent's control socket.
+    pub fn socket(&self) -> PathBuf {
+        let typed = self.socket.clone();
+        let environment = || env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
+        typed
+            .or_else(|| environment().map(PathBuf::from))
+            .unwrap_or_else(|| PathBuf::from("/run/xlb/xlb.sock"))
+    }
 }
 
 /// What to do.
@@ -60,13 +65,11 @@ pub enum Verb {
     #[command(flatten)]
     Remote(Remote),
     /// Print a completion script for a shell
-    #[command(hide = true)]
     Completions {
         /// The shell
         shell: Shell,
     },
     /// Print the manual page, or write all pages into a directory
-    #[command(hide = true)]
     Man {
         /// An existing directory
         directory: Option<PathBuf>,

@@ -2,7 +2,10 @@
 
 use std::{ffi::OsStr, fmt::Write as _};
 
-use clap::{Command, CommandFactory as _, builder::Styles};
+use clap::{
+    Arg, ArgAction, Command, CommandFactory as _,
+    builder::{Styles, ValueParser},
+};
 
 use super::args::{Cli, SOCKET_VARIABLE};
 
@@ -13,12 +16,33 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ("Change, live", &["service", "backend"]),
     ("Try", &["replay", "bench"]),
     ("On a backend", &["decap"]),
+    ("Install", &["completions", "man"]),
 ];
+
+/// Verbs that talk to no agent.
+const WITHOUT_AGENT: [&str; 8] =
+    ["run", "check", "replay", "decap", "bench", "completions", "man", "reference"];
+/// Verbs that print nothing but a page.
+const PAGES: [&str; 3] = ["completions", "man", "reference"];
 
 /// The whole tree.
 pub(super) fn command() -> Command {
     let command = Cli::command();
     let template = template(&command);
+    // An argument of the verb's own, in place of the global one: still taken, and not shown.
+    let silent = |command: Command, name: &'static str, action: ArgAction| {
+        let parser = match action {
+            ArgAction::SetTrue => ValueParser::bool(),
+            _ => ValueParser::path_buf(),
+        };
+        command.arg(Arg::new(name).long(name).hide(true).action(action).value_parser(parser))
+    };
+    let command = WITHOUT_AGENT.iter().fold(command, |command, verb| {
+        command.mut_subcommand(verb, |verb| silent(verb, "socket", ArgAction::Set))
+    });
+    let command = PAGES.iter().fold(command, |command, verb| {
+        command.mut_subcommand(verb, |verb| silent(verb, "json", ArgAction::SetTrue))
+    });
     command.help_template(template)
 }
 

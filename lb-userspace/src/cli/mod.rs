@@ -74,7 +74,7 @@ fn respond(
     let result = match cli.verb {
         Verb::Local(verb) => local(verb, &cli.global).map_err(Failure::from),
         Verb::Remote(verb) => {
-            let client = Client::new(&cli.global.socket);
+            let client = Client::new(&cli.global.socket());
             call::run(verb, &client, &mut Printer { out, json }).map(|()| DONE)
         }
         Verb::Completions { shell } => pages::completions(shell, out).map(|()| DONE),

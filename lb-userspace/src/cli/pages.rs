@@ -3,9 +3,10 @@
 use std::{io::Write, path::Path};
 
 use anyhow::Context as _;
+use clap::Command;
 use clap_complete::Shell;
 
-use super::{Failure, args::Page, command::command, reference};
+use super::{Failure, args::Page, command::command, reference, table::plural};
 use crate::config;
 
 /// Writes a shell's completion script.
@@ -21,7 +22,15 @@ pub(super) fn man(directory: Option<&Path>, out: &mut impl Write) -> Result<(), 
         Some(directory) => {
             let written = clap_mangen::generate_to(command(), directory);
             let context = || format!("can't write manual pages into {}", directory.display());
-            Ok(written.with_context(context)?)
+            written.with_context(context)?;
+            let first = directory.join("xlb.1");
+            let pages = plural(pages(&command()), "page");
+            Ok(writeln!(
+                out,
+                "wrote {pages} into {}: man {}",
+                directory.display(),
+                first.display()
+            )?)
         }
         None => {
             let mut page = Vec::new();
@@ -29,6 +38,12 @@ pub(super) fn man(directory: Option<&Path>, out: &mut impl Write) -> Result<(), 
             Ok(out.write_all(&page)?)
         }
     }
+}
+
+/// Manual pages of a verb and those below it, without hidden ones.
+fn pages(command: &Command) -> usize {
+    let below = command.get_subcommands().filter(|verb| !verb.is_hide_set());
+    1 + below.map(pages).sum::<usize>()
 }
 
 /// Writes a page of the reference to `out`.

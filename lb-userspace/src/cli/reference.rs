@@ -41,7 +41,10 @@ fn describe(text: &mut String, verb: &Command, parent: &str) {
     let usage = verb.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage:").trim();
     let _ = write!(text, "\n### {path}\n\n{about}.{more}\n\n```text\n{usage}\n```\n");
-    let own = || verb.get_arguments().filter(|arg| !arg.is_global_set() && arg.get_id() != "help");
+    let own = || {
+        let arguments = verb.get_arguments().filter(|arg| !arg.is_global_set());
+        arguments.filter(|arg| !arg.is_hide_set() && arg.get_id() != "help")
+    };
     if own().next().is_some() {
         text.push('\n');
         options(text, own());
@@ -73,9 +76,6 @@ fn meaning(arg: &Arg) -> String {
     if arg.get_action().takes_values() && !values.is_empty() {
         let words: Vec<_> = values.iter().map(|value| format!("`{}`", value.get_name())).collect();
         let _ = write!(text, ": {}", words.join(", "));
-    }
-    if let Some(variable) = arg.get_env() {
-        let _ = write!(text, "; also by the environment's `{}`", variable.display());
     }
     text.replace('|', "\\|")
 }

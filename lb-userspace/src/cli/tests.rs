@@ -313,10 +313,23 @@ fn the_help_has_every_verb_under_one_wish() {
 
     let help = say(&["--help"]);
     assert_eq!(help.status, DONE);
-    for fragment in ["Run:\n  run      Run the agent", "Look:", "--socket", "Usage: xlb"] {
+    for fragment in ["Run:\n  run          Run the agent", "Look:", "--socket", "Usage: xlb"] {
         assert!(help.out.contains(fragment), "{fragment}: {}", help.out);
     }
     tree.debug_assert();
+}
+
+#[test]
+fn options_are_shown_where_they_mean_something() {
+    let usage = |words: &[&str]| say(words).err;
+    let missing = usage(&["backend", "list"]);
+    assert!(missing.contains("Usage: xlb backend list <SERVICE>\n"), "{missing}");
+    let help = |verb| say(&[verb, "--help"]).out;
+    assert!(help("status").contains("--socket") && help("status").contains("--json"));
+    assert!(!help("replay").contains("--socket") && help("replay").contains("--json"));
+    assert!(!help("man").contains("--socket") && !help("man").contains("--json"));
+    // Where it means nothing it does no harm.
+    assert_eq!(say(&["man", "--socket", "/x", "--json"]).status, DONE);
 }
 
 #[test]
@@ -327,8 +340,10 @@ fn completions_and_manual_pages_come_with_it() {
     }
     assert!(say(&["man"]).out.contains(".TH xlb 1"));
     let directory = tempfile::tempdir().unwrap();
-    assert_eq!(say(&["man", directory.path().to_str().unwrap()]).status, DONE);
+    let written = say(&["man", directory.path().to_str().unwrap()]);
     assert!(directory.path().join("xlb-backend-drain.1").exists());
+    let count = fs::read_dir(directory.path()).unwrap().count();
+    assert!(written.out.starts_with(&format!("wrote {count} pages into ")), "{written:?}");
     let nowhere = say(&["man", "/nonexistent"]);
     assert!(nowhere.status == FAILED && nowhere.err.contains("/nonexistent"), "{nowhere:?}");
 }
