@@ -207,7 +207,8 @@ pub struct Stats {
     pub services: Vec<ServiceTraffic>,
 }
 
-/// Traffic of a service.
+/// Traffic of a service. The sums are those of the backends that are there now, so they fall when
+/// one is removed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceTraffic {
     /// The service.

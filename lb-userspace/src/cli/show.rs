@@ -243,7 +243,7 @@ pub(super) fn stats(stats: &Stats) -> String {
     for service in &stats.services {
         table.row([
             Cell::styled(&*service.name, BOLD),
-            "all".into(),
+            "sum".into(),
             count(service.packets_total).into(),
             bytes(service.bytes_total).into(),
             count(service.new_flows_total).into(),
