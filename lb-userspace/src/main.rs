@@ -14,6 +14,7 @@ mod network;
 mod objects;
 mod plan;
 mod replay;
+mod rights;
 mod state;
 mod sweep;
 
@@ -44,9 +45,13 @@ fn local(verb: Local, global: &Global) -> anyhow::Result<u8> {
             }
             Ok(status)
         }
-        Local::Run(args) => run(args, global),
+        Local::Run(args) => {
+            rights::check("run")?;
+            run(args, global)
+        }
         Local::Replay(args) => replay::run(&args, global.json),
         Local::Decap(args) => {
+            rights::check("decap")?;
             log_to_stderr();
             decap::run(args, global.json)
         }
