@@ -14,6 +14,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     io::{self, Write},
     net::IpAddr,
     path::PathBuf,
@@ -119,8 +120,19 @@ pub(crate) fn run(args: DecapArgs, json: bool) -> anyhow::Result<u8> {
     })
 }
 
-/// Decapsulates until `stop` is over; then detaches.
+/// Decapsulates until `stop` is over; then detaches, and leaves nothing pinned.
 async fn serve(
+    settings: &Settings,
+    out: &mut impl Write,
+    stop: impl Future<Output = ()>,
+) -> Result<(), DecapError> {
+    let ended = decapsulate(settings, out, stop).await;
+    // Goes only if it is empty: another interface may have a folder in it.
+    let _ = fs::remove_dir(&settings.pin_path);
+    ended
+}
+
+async fn decapsulate(
     settings: &Settings,
     out: &mut impl Write,
     stop: impl Future<Output = ()>,
