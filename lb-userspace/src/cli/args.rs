@@ -207,14 +207,22 @@ pub enum Remote {
 #[derive(Args, Debug)]
 pub struct ExplainArgs {
     /// Source address and port
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = endpoint)]
     pub from: SocketAddr,
     /// Destination address and port
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = endpoint)]
     pub to: SocketAddr,
     /// Transport protocol
     #[arg(long, value_parser = PROTOCOLS, default_value = "tcp")]
     pub protocol: String,
+}
+
+fn endpoint(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| match text.parse() {
+        Ok(IpAddr::V4(address)) => format!("{address} has no port: such as {address}:4711"),
+        Ok(IpAddr::V6(address)) => format!("{address} has no port: such as [{address}]:4711"),
+        Err(_) => "give an address and a port: 192.0.2.1:4711 or [2001:db8::1]:4711".to_owned(),
+    })
 }
 
 const PROTOCOLS: [&str; 2] = ["tcp", "udp"];

@@ -235,7 +235,11 @@ fn wrong_input_is_2_and_failure_1() {
             ],
             "65535",
         ),
-        (&["explain", "--from", "192.0.2.1", "--to", "203.0.113.10:80"], "--from"),
+        (
+            &["explain", "--from", "192.0.2.1", "--to", "203.0.113.10:80"],
+            "192.0.2.1 has no port: such as 192.0.2.1:4711",
+        ),
+        (&["explain", "--from", "2001:db8::1", "--to", "[::1]:1"], "such as [2001:db8::1]:4711"),
         (&["explain", "--from", "192.0.2.1:1", "--to", "[2001:db8::1]:80"], "different families"),
         (&["decap", "--interface", "eth0", "--from", "10.0.0.1/8"], "bits behind"),
         (&["statsu"], "stats"),
