@@ -135,8 +135,17 @@ impl From<anyhow::Error> for Failure {
             true => (ErrorKind::Invalid, WRONG_INPUT),
             false => (ErrorKind::Failed, FAILED),
         };
-        Self { error: ApiError::new(kind, format!("{error:#}")), status, reader_left }
+        Self { error: ApiError::new(kind, told(&error)), status, reader_left }
     }
+}
+
+/// An error and its causes, without those that it names itself.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| match cause.to_string() {
+        cause if text.contains(&cause) => text,
+        cause if text.is_empty() => cause,
+        cause => format!("{text}: {cause}"),
+    })
 }
 
 impl From<io::Error> for Failure {

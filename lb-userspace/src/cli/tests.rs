@@ -276,6 +276,15 @@ fn verbs_without_an_agent_are_handed_on() {
 }
 
 #[test]
+fn no_cause_is_told_twice() {
+    let cause = || io::Error::other("address in use");
+    let own = anyhow::anyhow!(cause()).context("can't serve: address in use; set another");
+    assert_eq!(told(&own), "can't serve: address in use; set another");
+    let plain = anyhow::anyhow!(cause()).context("can't serve");
+    assert_eq!(told(&plain), "can't serve: address in use");
+}
+
+#[test]
 fn a_reader_that_leaves_is_no_failure() {
     struct Gone;
     impl Write for Gone {

@@ -24,7 +24,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// Metrics can't be served.
 #[derive(Debug, Error)]
 #[error(
-    "can't serve metrics on {address}: {source}: set another `[api] metrics` address, or leave it \
+    "can't serve metrics on {address}: {source}; set another `[api] metrics` address, or leave it \
      out for none"
 )]
 pub struct MetricsError {
