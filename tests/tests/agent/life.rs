@@ -124,7 +124,11 @@ fn sighup_while_it_starts_doesnt_end_it() -> Result<()> {
     let scene = Scene::new(Topology::OneSegment, Forward::L2, 2)?;
     let mut agent = Agent::prepare(&scene.lab.balancer.namespace, &slow_start(&scene))?;
     agent.spawn(&[])?;
-    pinned(&agent)?;
+    // It is there before the program is loaded.
+    wait::until("its socket", Duration::from_secs(20), || {
+        ensure!(agent.socket().exists(), "it isn't there");
+        Ok(())
+    })?;
     agent.signal(Signal::SIGHUP)?;
     wait::until("an answer", Duration::from_secs(20), || {
         agent.running()?;
