@@ -53,6 +53,9 @@ impl Relay {
     /// # Errors
     /// This process isn't root.
     pub fn start(balancer: &Host, family: Family, opening: Way, others: Way) -> Result<Self> {
+        // The kernel gets the packets, too, and would answer that it has no route.
+        let (vip, width) = (family.vip(), if family == Family::V4 { 32 } else { 128 });
+        balancer.namespace.ip(&format!("route add blackhole {vip}/{width}"))?;
         let (packets, sender) = balancer.namespace.run(|| {
             // Whole IP packets, of all interfaces.
             let packets = socket(
