@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Names the agent's control socket where no option does.
-pub(super) const SOCKET_VARIABLE: &str = "XLB_SOCKET";
+const SOCKET_VARIABLE: &str = "XLB_SOCKET";
 
 /// An XDP layer-4 load balancer
 #[derive(Debug, Parser)]

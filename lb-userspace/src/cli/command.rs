@@ -1,13 +1,13 @@
 //! The tree of verbs, with a help that is ordered by what a person wants to do.
 
-use std::{ffi::OsStr, fmt::Write as _};
+use std::fmt::Write as _;
 
 use clap::{
     Arg, ArgAction, Command, CommandFactory as _,
     builder::{Styles, ValueParser},
 };
 
-use super::args::{Cli, SOCKET_VARIABLE};
+use super::args::Cli;
 
 /// What a person wants, and the verbs for it. Every verb that isn't hidden stands here once.
 pub(super) const GROUPS: &[(&str, &[&str])] = &[
@@ -44,19 +44,6 @@ pub(super) fn command() -> Command {
         command.mut_subcommand(verb, |verb| silent(verb, "json", ArgAction::SetTrue))
     });
     command.help_template(template)
-}
-
-/// The tree, by this process's environment: a variable that is set to nothing counts as unset.
-pub(super) fn usual() -> Command {
-    let socket = std::env::var_os(SOCKET_VARIABLE);
-    with_socket(command(), socket.as_deref())
-}
-
-fn with_socket(command: Command, variable: Option<&OsStr>) -> Command {
-    match variable {
-        Some(path) if path.is_empty() => command.mut_arg("socket", |arg| arg.env(None::<&str>)),
-        _ => command,
-    }
 }
 
 fn template(command: &Command) -> String {

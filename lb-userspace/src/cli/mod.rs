@@ -55,7 +55,7 @@ fn respond(
     err: &mut impl Write,
     local: impl FnOnce(Local, &Global) -> anyhow::Result<u8>,
 ) -> u8 {
-    let parsed = command::usual()
+    let parsed = command::command()
         .try_get_matches_from(words)
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
