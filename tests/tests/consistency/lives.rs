@@ -35,6 +35,9 @@ pub(crate) fn cold(
     added: usize,
     removed: usize,
 ) -> Result<()> {
+    // One that takes everything with it when it ends.
+    world.agent.stop()?;
+    world.agent.launch(&[])?;
     changes::add(world, newest)?;
     // Flows that began here have records alone to tell where they live.
     let name = &world.scene.lab.backends[newest].name;
@@ -48,7 +51,7 @@ pub(crate) fn cold(
     ensure!(status.success(), "the agent ended with {status}");
     ensure!(!world.agent.pin_path().join("program").exists(), "the program is still pinned");
     world.configure([added], &[removed])?;
-    world.agent.launch(&[])?;
+    world.agent.launch(&["--keep"])?;
     println!("nothing was forwarded for {:?} of a cold start", stopped.elapsed());
     world.wait_state(added, "healthy")
 }
