@@ -115,7 +115,8 @@ fn backend(slot: Slot, flow: &MovingFlow, tables: &impl Tables) -> BackendId {
         };
         let lives = owner_of(record.owner.backend, tables) == Some(record.owner);
         let state = if begins_anew { FlowState::Opening } else { record.state };
-        place.set_progress(&record, now, next_state(state, flow));
+        let sure = FlowRecord { unsure: record.unsure && !begins_anew, ..record };
+        place.set_progress(&sure, now, next_state(state, flow));
         if lives && !begins_anew {
             return record.owner.backend;
         }
@@ -136,6 +137,7 @@ fn backend(slot: Slot, flow: &MovingFlow, tables: &impl Tables) -> BackendId {
         owner,
         hash: (flow.hash >> 32) as u32,
         seen: now,
+        unsure: flow.protocol == TCP && !opens,
         state: next_state(FlowState::Opening, flow),
     };
     if tables.remember(&flow.key, record, opens) { wanted } else { without_record }

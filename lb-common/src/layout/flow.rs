@@ -80,8 +80,10 @@ pub struct FlowRecord {
     pub owner: Owner,
     /// The upper half of the flow's hash: it tells the slot in a ring of any size.
     pub hash: u32,
-    /// When its last packet came, in seconds of the monotonic clock; 30 bits.
+    /// When its last packet came, in seconds of the monotonic clock; 29 bits.
     pub seen: u32,
+    /// It was under way when it was first seen: where records were lost, it may live with another.
+    pub unsure: bool,
     /// What was seen of it.
     pub state: FlowState,
 }
@@ -107,7 +109,7 @@ impl FlowRecord {
 pub struct FlowPlace {
     /// The backend's number, then its generation in the upper half.
     owner: Cell<u64>,
-    /// The state (2 bits), the second (30 bits), then the hash.
+    /// The state (2 bits), whether it is unsure (1), the second (29 bits), then the hash.
     progress: Cell<u64>,
 }
 
@@ -138,7 +140,7 @@ impl FlowPlace {
     #[inline(always)]
     pub fn set_progress(&self, before: &FlowRecord, seen: u32, state: FlowState) {
         if before.seen != seen || before.state as u8 != state as u8 {
-            let word = progress_word(before.hash, seen, state);
+            let word = progress_word(before.hash, seen, before.unsure, state);
             // SAFETY: a cell is writable and aligned.
             unsafe { self.progress.as_ptr().write_volatile(word) };
         }
@@ -158,7 +160,8 @@ impl From<FlowWords> for FlowRecord {
         Self {
             owner: Owner { backend: BackendId(owner as u32), generation: (owner >> 32) as u32 },
             hash: (progress >> 32) as u32,
-            seen: progress as u32 >> 2,
+            seen: progress as u32 >> 3,
+            unsure: progress & 4 != 0,
             state: FlowState::from_bits(progress),
         }
     }
@@ -167,7 +170,7 @@ impl From<FlowWords> for FlowRecord {
 impl From<FlowRecord> for FlowWords {
     #[inline(always)]
     fn from(record: FlowRecord) -> Self {
-        let progress = progress_word(record.hash, record.seen, record.state);
+        let progress = progress_word(record.hash, record.seen, record.unsure, record.state);
         Self([owner_word(record.owner), progress])
     }
 }
@@ -178,8 +181,8 @@ const fn owner_word(owner: Owner) -> u64 {
 }
 
 #[inline(always)]
-const fn progress_word(hash: u32, seen: u32, state: FlowState) -> u64 {
-    (hash as u64) << 32 | ((seen << 2) | state as u32) as u64
+const fn progress_word(hash: u32, seen: u32, unsure: bool, state: FlowState) -> u64 {
+    (hash as u64) << 32 | (seen << 3 | (unsure as u32) << 2 | state as u32) as u64
 }
 
 /// A trace of a flow that got no record, because the budget was spent: if another packet of it
@@ -264,7 +267,8 @@ mod tests {
         FlowRecord {
             owner: Owner { backend: BackendId(7), generation: u32::MAX },
             hash: 0xdead_beef,
-            seen: (1 << 30) - 1,
+            seen: (1 << 29) - 1,
+            unsure: true,
             state: FlowState::Closing,
         }
     }

@@ -77,7 +77,7 @@ impl Slot {
     /// The slot once `owner` takes its new flows. It moves from then on, unless it was vacant.
     ///
     /// `previous` stays where the slot moves already: every flow of the owners between has a
-    /// record.
+    /// record. So does an elder: it may be from before the records.
     #[must_use]
     pub fn toward(self, owner: BackendId) -> Self {
         let (current, previous) = (self.current(), self.previous());
@@ -87,9 +87,9 @@ impl Slot {
         if self == Self::VACANT || previous == BackendId::NONE {
             return Self::stable(owner);
         }
-        let last = if current != owner && current != previous { current } else { self.elder() };
-        let elder = if last == owner || last == previous { BackendId::NONE } else { last };
-        Self::moving(owner, previous, elder)
+        let fits = |id: &BackendId| *id != BackendId::NONE && *id != owner && *id != previous;
+        let elder = [self.elder(), current].into_iter().find(fits);
+        Self::moving(owner, previous, elder.unwrap_or(BackendId::NONE))
     }
 
     /// The slot once no flow without a record lives with another than the current owner. The
@@ -158,7 +158,8 @@ mod tests {
         let slot = Slot::stable(A).toward(B);
         assert_eq!(slot, Slot::moving(B, A, NONE));
         assert_eq!(slot.toward(C), Slot::moving(C, A, B));
-        assert_eq!(slot.toward(C).toward(D), Slot::moving(D, A, C));
+        assert_eq!(slot.toward(C).toward(D), Slot::moving(D, A, B));
+        assert_eq!(slot.toward(C).toward(B), Slot::moving(B, A, C));
         assert_eq!(slot.toward(B), slot);
     }
 

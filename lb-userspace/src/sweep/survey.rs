@@ -1,6 +1,6 @@
 //! A walk through all records of flows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use lb_common::{
     hash::reduce,
@@ -45,6 +45,8 @@ pub struct Survey {
     pub by_backend: BTreeMap<BackendId, u64>,
     /// The backends of flows in each moving slot, by index in the slot table; each once.
     pub owners: HashMap<u32, Vec<BackendId>>,
+    /// Moving slots with flows that were under way when they were first seen, by index.
+    pub unsure: HashSet<u32>,
 }
 
 /// Records of stable slots are of no more use, but one that is younger than this may be of a slot
@@ -79,6 +81,9 @@ impl Survey {
         }
         self.records += 1;
         *self.by_backend.entry(owner.backend).or_default() += 1;
+        if record.unsure {
+            self.unsure.insert(index);
+        }
         let owners = self.owners.entry(index).or_default();
         if !owners.contains(&owner.backend) {
             owners.push(owner.backend);
@@ -113,6 +118,7 @@ mod tests {
             owner: Owner { backend: BackendId(backend), generation },
             hash: quarter << 30,
             seen: 9_500,
+            unsure: false,
             state: FlowState::Open,
         }
     }
@@ -128,6 +134,10 @@ mod tests {
         assert_eq!(survey.by_backend, [(BackendId(1), 1), (BackendId(2), 3)].into());
         assert_eq!(survey.owners[&12], [BackendId(1), BackendId(2)]);
         assert_eq!(survey.owners[&13], [BackendId(2)]);
+        assert!(survey.unsure.is_empty());
+        let unsure = FlowRecord { unsure: true, ..record(1, 0, 3) };
+        assert!(survey.visit(&plan(), &key(1), &unsure));
+        assert_eq!(survey.unsure, [13].into());
     }
 
     #[test]

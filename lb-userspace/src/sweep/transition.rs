@@ -1,6 +1,6 @@
 //! Since when slots move, and when they may rest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use lb_common::{id::BackendId, layout::Slot};
 
@@ -16,6 +16,9 @@ const SLACK_SECONDS: u32 = 2;
 pub struct Transition {
     /// By index in the slot table; [`STABLE`] where the slot doesn't move.
     since: Vec<u32>,
+    /// Slots that moved before there were records of all their flows, or where nobody knows: a
+    /// flow that was under way when it was first seen may live with whom its record doesn't name.
+    unsure: HashSet<u32>,
     /// Moving slots.
     moving: usize,
     /// When a packet of an open flow last got no record, although it should have one.
@@ -25,13 +28,16 @@ pub struct Transition {
 const STABLE: u32 = u32::MAX;
 
 impl Transition {
-    /// As maps that another agent left are found: who knows since when their slots move, so since
-    /// now.
+    /// As maps that another agent left are found: who knows since when and out of which records
+    /// their slots move.
     pub fn of(actual: &Actual, now: u32) -> Self {
         let mut transition = Self::default();
         for service in actual.services.values() {
             for (index, slot) in (service.entry.ring_start..).zip(&service.ring) {
                 transition.note_slot(index, *slot, now);
+                if slot.is_moving() {
+                    transition.unsure.insert(index);
+                }
             }
         }
         transition
@@ -40,7 +46,14 @@ impl Transition {
     /// Follows a change that was made.
     pub fn note(&mut self, change: &Change, now: u32) {
         if let Change::SetSlots { slots } = change {
-            slots.iter().for_each(|&(index, slot)| self.note_slot(index, slot, now));
+            for &(index, slot) in slots {
+                // A slot that begins with former owners comes from the history.
+                let begins = self.since.get(index as usize).is_none_or(|&since| since == STABLE);
+                if begins && slot.elder() != BackendId::NONE {
+                    self.unsure.insert(index);
+                }
+                self.note_slot(index, slot, now);
+            }
         }
     }
 
@@ -55,6 +68,9 @@ impl Transition {
         let before = self.since[place] != STABLE;
         self.since[place] = if slot.is_moving() { now } else { STABLE };
         self.moving = self.moving + usize::from(slot.is_moving()) - usize::from(before);
+        if !slot.is_moving() {
+            self.unsure.remove(&index);
+        }
         if self.moving == 0 {
             self.since = Vec::new();
         }
@@ -124,6 +140,9 @@ impl Transition {
         let idle = service.entry.idle_seconds;
         (service.entry.ring_start..).zip(&service.ring).filter_map(move |(index, &slot)| {
             let since = *self.since.get(index as usize).filter(|&&since| since != STABLE)?;
+            if self.unsure.contains(&index) && survey.unsure.contains(&index) {
+                return None;
+            }
             let after = if slot.is_settled() {
                 let alone = |owners: &Vec<BackendId>| owners.iter().all(|&o| o == slot.current());
                 let surveyed = survey.began > since.saturating_add(SLACK_SECONDS);
@@ -222,6 +241,28 @@ mod tests {
         assert_eq!(transition.rest(&actual, &survey(1010, &[(5, &[B])]), 1010), []);
         let rest = transition.rest(&actual, &survey(1010, &[(5, &[A])]), 1010);
         assert_eq!(rest, [(5, Slot::stable(A))]);
+    }
+
+    /// From the history, a slot has flows whose records may name the wrong one of its owners: it
+    /// keeps all of these until such flows have ended.
+    #[test]
+    fn a_slot_out_of_the_history_waits_for_its_unsure_flows() {
+        let slot = Slot::moving(C, A, B);
+        let actual = actual(&[slot]);
+        let mut transition = Transition::default();
+        transition.note(&Change::SetSlots { slots: vec![(5, slot)] }, 1000);
+        let late = 2000;
+        let unsure = Survey { unsure: [5].into(), ..survey(late, &[(5, &[A])]) };
+        assert_eq!(transition.rest(&actual, &unsure, late), []);
+        let sure = survey(late, &[(5, &[A])]);
+        assert_eq!(transition.rest(&actual, &sure, late), [(5, Slot::moving(C, C, A))]);
+        // Where all owners since it moved are known by records, nobody is unsure.
+        let mut warm = Transition::default();
+        let changes = [Slot::stable(A).toward(B), Slot::stable(A).toward(B).toward(C)];
+        for slot in changes {
+            warm.note(&Change::SetSlots { slots: vec![(5, slot)] }, 1000);
+        }
+        assert_eq!(warm.rest(&actual, &unsure, late), [(5, Slot::moving(C, C, A))]);
     }
 
     /// Everybody drained, and nobody is left: the slot is vacant.

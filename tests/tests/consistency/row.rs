@@ -50,7 +50,9 @@ impl Allowed {
 
     fn refuses(&self, broken: &Break) -> bool {
         let allowed = if broken.kind == Kind::Session { self.udp } else { self.tcp };
-        allowed.is_none() || broken.server.as_deref() != allowed
+        // One that no server has answered yet may be with any.
+        let server = broken.server.as_deref().or(allowed);
+        allowed.is_none() || server != allowed
     }
 }
 
