@@ -77,11 +77,13 @@ fn journey<N: Network, B: Buffer>(packet: Packet<B>, link: Link, tables: &impl T
     // The hash may be that of the client's address alone. Whatever ports do to the bits of a flow's
     // own, they stay as random as they were.
     let inner = Inner::of(&header, hash ^ u64::from(ports));
-    let written = if choice.has_others() && record.is_gue() {
-        candidates::toward(packet, &inner, record, choice, tables)
-    } else {
-        rewrite::toward(packet, link, inner, record).map(|_| ())
-    };
+    let written = rewrite::toward_or(packet, link, inner, record, |packet, kind| {
+        if choice.has_others() {
+            candidates::toward(packet, &inner, record, choice, tables)
+        } else {
+            rewrite::gue(packet, link, inner, record, kind)
+        }
+    });
     match written {
         Ok(()) => forwarded,
         Err(reason) => Packed::refused(reason, id, backend),

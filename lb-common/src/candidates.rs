@@ -67,7 +67,7 @@ pub fn toward<B: Buffer>(
     let room = usize::from(record.mtu).checked_sub(kind.outer_len() + inner.len);
     let room = room.ok_or(DropReason::TooBig)?;
     let Some(first) = first.filter(|_| len <= room) else {
-        return rewrite::gue(packet, link, inner, record, kind).map(|_| ());
+        return rewrite::gue(packet, link, inner, record, kind);
     };
 
     // The private data right before the inner packet; then all the rest, as if it were part of it.
@@ -86,7 +86,7 @@ pub fn toward<B: Buffer>(
         at + Ipv6Hdr::LEN + UdpHdr::LEN
     };
     let inner = Inner { len: inner.len + len, ..inner };
-    let mut packet = rewrite::gue(packet, link, inner, record, kind)?;
+    let mut packet = rewrite::gue_in_front(packet, link, inner, record, kind)?;
     packet.write(gue_at, (len / 4) as u8)
 }
 

@@ -51,7 +51,23 @@ pub fn toward<B: Buffer>(
     link: Link,
     inner: Inner,
     record: &BackendRecord,
-) -> Result<Packet<B>, DropReason> {
+) -> Result<(), DropReason> {
+    toward_or(packet, link, inner, record, |packet, kind| gue(packet, link, inner, record, kind))
+}
+
+/// The same, where the caller knows how GUE headers are written: only the arms of GUE pay for
+/// what it asks.
+///
+/// # Errors
+/// As [`toward`].
+#[inline(always)]
+pub(crate) fn toward_or<B: Buffer>(
+    packet: Packet<B>,
+    link: Link,
+    inner: Inner,
+    record: &BackendRecord,
+    under_gue: impl FnOnce(Packet<B>, Kind) -> Result<(), DropReason>,
+) -> Result<(), DropReason> {
     let kind = Kind::try_from(record.kind).map_err(|_| DropReason::Inconsistent)?;
     if kind.outer_len() + inner.len > usize::from(record.mtu) {
         return Err(DropReason::TooBig);
@@ -61,16 +77,14 @@ pub fn toward<B: Buffer>(
         Kind::Ipv4 => {
             let (mut packet, at) =
                 encapsulate::<20, B>(packet, link.tags, NetworkProtocol::Ipv4, record)?;
-            ipv4(&mut packet, at, Ipv4Hdr::LEN, inner, record)?;
-            Ok(packet)
+            ipv4(&mut packet, at, Ipv4Hdr::LEN, inner, record)
         }
         Kind::Ipv6 => {
             let (mut packet, at) =
                 encapsulate::<40, B>(packet, link.tags, NetworkProtocol::Ipv6, record)?;
-            ipv6(&mut packet, at, Ipv6Hdr::LEN, inner)?;
-            Ok(packet)
+            ipv6(&mut packet, at, Ipv6Hdr::LEN, inner)
         }
-        Kind::GueIpv4 | Kind::GueIpv6 => gue(packet, link, inner, record, kind),
+        Kind::GueIpv4 | Kind::GueIpv6 => under_gue(packet, kind),
     }
 }
 
@@ -80,6 +94,18 @@ pub fn toward<B: Buffer>(
 /// [`DropReason::NoHeadroom`], [`DropReason::Inconsistent`] for a record of another kind.
 #[inline(always)]
 pub(crate) fn gue<B: Buffer>(
+    packet: Packet<B>,
+    link: Link,
+    inner: Inner,
+    record: &BackendRecord,
+    kind: Kind,
+) -> Result<(), DropReason> {
+    gue_in_front(packet, link, inner, record, kind).map(|_| ())
+}
+
+/// [`gue`], for who goes on with the frame.
+#[inline(always)]
+pub(crate) fn gue_in_front<B: Buffer>(
     packet: Packet<B>,
     link: Link,
     inner: Inner,
@@ -107,9 +133,8 @@ pub(crate) fn gue<B: Buffer>(
 
 /// New MAC addresses, and nothing else.
 #[inline(always)]
-fn l2<B: Buffer>(mut packet: Packet<B>, record: &BackendRecord) -> Result<Packet<B>, DropReason> {
-    packet.write::<[u8; MACS_LEN]>(0, record.macs)?;
-    Ok(packet)
+fn l2<B: Buffer>(mut packet: Packet<B>, record: &BackendRecord) -> Result<(), DropReason> {
+    packet.write::<[u8; MACS_LEN]>(0, record.macs)
 }
 
 /// Puts the link header and `OUTER` bytes of the record's outer header in front of the inner

@@ -112,12 +112,6 @@ impl BackendRecord {
         alive: 0,
         reserved: [0; 13],
     };
-
-    /// A GUE header is put in front of its packets.
-    #[inline(always)]
-    pub const fn is_gue(&self) -> bool {
-        self.kind == Kind::GueIpv4 as u8 || self.kind == Kind::GueIpv6 as u8
-    }
 }
 
 /// A backend's place in the backend table: two records, of which one is in force.
