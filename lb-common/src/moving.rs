@@ -8,7 +8,7 @@
 use crate::{
     flow::flag,
     id::BackendId,
-    layout::{FlowKey, FlowRecord, FlowState, Owner, Slot},
+    layout::{Beginning, FlowKey, FlowRecord, FlowState, Owner, Slot},
     network::TCP,
     tables::Tables,
 };
@@ -140,7 +140,12 @@ fn backend(slot: Slot, flow: &MovingFlow, tables: &impl Tables) -> BackendId {
         unsure: flow.protocol == TCP && !opens,
         state: next_state(FlowState::Opening, flow),
     };
-    if tables.remember(&flow.key, record, opens) { wanted } else { without_record }
+    let first = match flow.protocol {
+        TCP if opens => Beginning::Opening,
+        TCP => Beginning::UnderWay,
+        _ => Beginning::Datagram,
+    };
+    if tables.remember(&flow.key, record, first) { wanted } else { without_record }
 }
 
 /// A backend that packets of open flows may be sent to.

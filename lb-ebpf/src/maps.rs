@@ -12,9 +12,9 @@ use lb_common::{
     hash::KeySource,
     id::BackendId,
     layout::{
-        BackendCounters, BackendEntry, Directory, FlowCounters, FlowKey, FlowPlace, FlowRecord,
-        FlowWords, GLIMPSES, Glimpse, SERVICE_POSITIONS, ServiceEntry, Slot, TraceRecord,
-        VIP_POSITIONS, VipEntry,
+        BackendCounters, BackendEntry, Beginning, Directory, FlowCounters, FlowKey, FlowPlace,
+        FlowRecord, FlowWords, GLIMPSES, Glimpse, SERVICE_POSITIONS, ServiceEntry, Slot,
+        TraceRecord, VIP_POSITIONS, VipEntry,
     },
     tables::Tables,
     verdict::{OUTCOMES, Packed},
@@ -137,7 +137,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn remember(&self, key: &FlowKey, record: FlowRecord, opens: bool) -> bool {
+    fn remember(&self, key: &FlowKey, record: FlowRecord, first: Beginning) -> bool {
         let Some(counters) = FLOW_COUNTERS.get_ptr_mut(0) else { return false };
         // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
         let counters = unsafe { &mut *counters };
@@ -145,18 +145,21 @@ impl Tables for Maps {
             counters.second = record.seen;
             counters.opening_in_second = 0;
             counters.others_in_second = 0;
+            counters.datagrams_in_second = 0;
             counters.again_in_second = 0;
         }
-        if opens {
-            if counters.opening_in_second >= OPENING_BUDGET.load() {
-                // Its next packet shows that it isn't forged.
-                glimpse(record.hash, record.seen);
-                counters.over_budget_opening += 1;
-                return false;
-            }
-            counters.opening_in_second += 1;
-        } else if counters.others_in_second < OTHERS_BUDGET.load() {
-            counters.others_in_second += 1;
+        let (spent, budget) = match first {
+            Beginning::Opening => (&mut counters.opening_in_second, OPENING_BUDGET.load()),
+            Beginning::UnderWay => (&mut counters.others_in_second, OTHERS_BUDGET.load()),
+            Beginning::Datagram => (&mut counters.datagrams_in_second, OTHERS_BUDGET.load()),
+        };
+        if *spent < budget {
+            *spent += 1;
+        } else if first == Beginning::Opening {
+            // Its next packet shows that it isn't forged.
+            glimpse(record.hash, record.seen);
+            counters.over_budget_opening += 1;
+            return false;
         } else {
             if !glimpse(record.hash, record.seen) {
                 counters.over_budget += 1;

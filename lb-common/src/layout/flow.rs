@@ -220,6 +220,17 @@ impl Glimpse {
     }
 }
 
+/// Who shares a budget of new records: what one kind of forged packets spends, no other lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// A SYN.
+    Opening,
+    /// Another packet of a TCP connection.
+    UnderWay,
+    /// A datagram.
+    Datagram,
+}
+
 /// What one CPU remembered of flows in moving slots, and what it may still.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -240,23 +251,27 @@ pub struct FlowCounters {
     pub second: u32,
     /// Records of opening flows in this second.
     pub opening_in_second: u32,
-    /// Other new records in this second.
+    /// Records of TCP connections under way in this second.
     pub others_in_second: u32,
+    /// Records of UDP flows in this second.
+    pub datagrams_in_second: u32,
     /// Records beyond that in this second, of flows that had come before.
     pub again_in_second: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 // SAFETY: bytes and two u32, repr(C), 24 bytes.
 unsafe impl Plain for FlowKey {}
 // SAFETY: two u64, repr(C).
 unsafe impl Plain for FlowWords {}
-// SAFETY: six u64 and four u32, repr(C).
+// SAFETY: six u64 and six u32, repr(C).
 unsafe impl Plain for FlowCounters {}
 
 const _: () = {
     assert!(size_of::<FlowKey>() == 24);
     assert!(size_of::<FlowPlace>() == 16 && size_of::<FlowWords>() == 16);
-    assert!(size_of::<FlowCounters>() == 64);
+    assert!(size_of::<FlowCounters>() == 72);
 };
 
 #[cfg(test)]

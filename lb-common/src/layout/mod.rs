@@ -23,7 +23,8 @@ pub use directory::{
     SERVICE_POSITIONS, ServiceEntry, VIP_POSITIONS, VipEntry, service_key,
 };
 pub use flow::{
-    FlowCounters, FlowKey, FlowPlace, FlowRecord, FlowState, FlowWords, GLIMPSES, Glimpse, Owner,
+    Beginning, FlowCounters, FlowKey, FlowPlace, FlowRecord, FlowState, FlowWords, GLIMPSES,
+    Glimpse, Owner,
 };
 pub use next_hop::{NAMESPACES, Namespaces, NextHop};
 pub use slot::{BACKEND_NUMBERS, Slot};

@@ -12,8 +12,8 @@ use crate::{
     hash::{KeySource, Keys},
     id::BackendId,
     layout::{
-        BackendEntry, BackendRecord, Directory, FlowKey, FlowPlace, FlowRecord, FlowWords,
-        ServiceEntry, Slot, VERSION, VipEntry,
+        BackendEntry, BackendRecord, Beginning, Directory, FlowKey, FlowPlace, FlowRecord,
+        FlowWords, ServiceEntry, Slot, VERSION, VipEntry,
     },
     packet::Buffer,
 };
@@ -126,8 +126,8 @@ impl Tables for MemoryTables {
         self.flows.borrow().get(key).cloned()
     }
 
-    fn remember(&self, key: &FlowKey, record: FlowRecord, opens: bool) -> bool {
-        let budget = if opens { &self.budget.0 } else { &self.budget.1 };
+    fn remember(&self, key: &FlowKey, record: FlowRecord, first: Beginning) -> bool {
+        let budget = if first == Beginning::Opening { &self.budget.0 } else { &self.budget.1 };
         let Some(left) = budget.get().checked_sub(1) else { return false };
         budget.set(left);
         let place = Rc::new(FlowPlace::from(FlowWords::from(record)));

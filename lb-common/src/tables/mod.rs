@@ -7,7 +7,8 @@ use crate::{
     hash::KeySource,
     id::BackendId,
     layout::{
-        BackendEntry, Directory, FlowKey, FlowPlace, FlowRecord, ServiceEntry, Slot, VipEntry,
+        BackendEntry, Beginning, Directory, FlowKey, FlowPlace, FlowRecord, ServiceEntry, Slot,
+        VipEntry,
     },
 };
 
@@ -37,9 +38,9 @@ pub trait Tables {
     /// A flow's record.
     fn flow(&self, key: &FlowKey) -> Option<impl Deref<Target = FlowPlace>>;
 
-    /// Remembers a flow, unless the budget is spent or the table full. `opens`: its first packet
-    /// opened it; such flows, which anybody can forge, have a budget of their own.
-    fn remember(&self, key: &FlowKey, record: FlowRecord, opens: bool) -> bool;
+    /// Remembers a flow, unless the budget of what its first packet is is spent, or the table
+    /// full.
+    fn remember(&self, key: &FlowKey, record: FlowRecord, first: Beginning) -> bool;
 
     /// A record's backend was dead or gone, and another one took its place.
     fn count_picked_anew(&self);

@@ -6,7 +6,8 @@ use lb_common::{
     hash::KeySource,
     id::BackendId,
     layout::{
-        BackendEntry, Directory, FlowKey, FlowPlace, FlowRecord, ServiceEntry, Slot, VipEntry,
+        BackendEntry, Beginning, Directory, FlowKey, FlowPlace, FlowRecord, ServiceEntry, Slot,
+        VipEntry,
     },
     tables::Tables,
 };
@@ -73,7 +74,7 @@ impl Tables for Watched<'_> {
         Some(place)
     }
 
-    fn remember(&self, _: &FlowKey, _: FlowRecord, _: bool) -> bool {
+    fn remember(&self, _: &FlowKey, _: FlowRecord, _: Beginning) -> bool {
         true
     }
 

@@ -38,8 +38,8 @@ use lb_common::{
     hash::Keys,
     id::BackendId,
     layout::{
-        BackendEntry, Directory, FlowKey, FlowPlace, FlowRecord, ServiceEntry, Slot, VERSION,
-        VipEntry,
+        BackendEntry, Beginning, Directory, FlowKey, FlowPlace, FlowRecord, ServiceEntry, Slot,
+        VERSION, VipEntry,
     },
     tables::Tables,
 };
@@ -354,7 +354,7 @@ impl Tables for DataPlane {
         Some(Box::new(FlowPlace::from(words.0)))
     }
 
-    fn remember(&self, _: &FlowKey, _: FlowRecord, _: bool) -> bool {
+    fn remember(&self, _: &FlowKey, _: FlowRecord, _: Beginning) -> bool {
         true
     }
 

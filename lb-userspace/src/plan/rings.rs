@@ -66,12 +66,18 @@ pub(super) fn changes(
             slot.toward(owners.of(ring, resized(index, ring_size, ring_len(ring, ring_size))))
         }),
     };
+    // Nearly all slots at nearly every change, and a dead backend's slots wait for this.
+    let stays = |index: usize, owner: BackendId| match before {
+        Before::Same(slots) => slots[index] == Slot::stable(owner),
+        Before::Resized(_) | Before::Nothing => false,
+    };
     (0..ring_size as usize)
         .map(|index| {
             let owner = owners.of(&ring, index);
             let slot = match service.affinity {
                 // Each packet stands alone: no flow can break.
                 Affinity::Packet => Slot::stable(owner),
+                _ if stays(index, owner) => Slot::stable(owner),
                 _ => from(index).without_gone(lives).toward(owner),
             };
             (index, slot)

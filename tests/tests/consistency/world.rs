@@ -27,7 +27,7 @@ const IDLE: &str = "6s";
 
 /// How long slots may move without a reason: twice the time that a flow may be quiet, and the
 /// sweep's own.
-const STABLE: Duration = Duration::from_secs(20);
+const STABLE: Duration = Duration::from_secs(40);
 
 /// How long a change may take until the agent tells of it.
 const READY: Duration = Duration::from_secs(20);
