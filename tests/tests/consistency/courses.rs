@@ -17,9 +17,6 @@ const AT_FIRST: std::ops::Range<usize> = 0..4;
 #[test]
 fn ipip_breaks_nothing() -> Result<()> {
     need_root!();
-    if !crate::asked_for() {
-        return Ok(());
-    }
     course(Forward::Ipip, |world| {
         moving(world, "nothing changes", changes::nothing);
         cold_start(world);
@@ -31,9 +28,6 @@ fn ipip_breaks_nothing() -> Result<()> {
 #[test]
 fn gue_breaks_nothing() -> Result<()> {
     need_root!();
-    if !crate::asked_for() {
-        return Ok(());
-    }
     course(Forward::Gue, |world| {
         cold_start(world);
         moving(world, "add five at once", |world| changes::add_all(world, 5..10));
@@ -46,9 +40,6 @@ fn gue_breaks_nothing() -> Result<()> {
 #[test]
 fn ipip_breaks_nothing_in_a_flood() -> Result<()> {
     need_root!();
-    if !crate::asked_for() {
-        return Ok(());
-    }
     course(Forward::Ipip, |world| {
         world.start_flood()?;
         moving(world, "nothing changes", changes::nothing);
@@ -61,9 +52,6 @@ fn ipip_breaks_nothing_in_a_flood() -> Result<()> {
 #[test]
 fn gue_breaks_nothing_in_a_flood() -> Result<()> {
     need_root!();
-    if !crate::asked_for() {
-        return Ok(());
-    }
     course(Forward::Gue, |world| {
         world.start_flood()?;
         cold_start(world);

@@ -13,13 +13,3 @@ mod proof;
 mod row;
 mod stall;
 mod world;
-
-/// Whether the courses shall run: `XLB_CONSISTENCY=1`. They load a machine for minutes, and judge
-/// times, which a machine that others use as well doesn't keep.
-fn asked_for() -> bool {
-    let asked = std::env::var_os("XLB_CONSISTENCY").is_some();
-    if !asked {
-        println!("SKIP consistency: set XLB_CONSISTENCY=1 to run the courses, on a quiet machine");
-    }
-    asked
-}
