@@ -80,17 +80,13 @@ async fn a_server_that_comes_and_goes_is_told() {
 async fn the_event_follows_the_deciding_probe_at_once() {
     let (sender, mut events) = mpsc::channel(8);
     let mut health = Health::new(sender);
-    let mut delays = Vec::new();
-    for number in 1..=20 {
-        let (listener, target) = server().await;
-        drop(listener);
-        health.set(vec![spec(number, target)]);
-        let event = next(&mut events).await;
-        delays.push(event.at.elapsed().unwrap_or_default());
-    }
-    delays.sort();
-    // The slower ones are this machine's other business.
-    assert!(delays[5] < Duration::from_millis(1), "{delays:?}");
+    let (listener, target) = server().await;
+    drop(listener);
+    let mut spec = spec(1, target);
+    spec.check.interval = Duration::from_secs(3600);
+    health.set(vec![spec]);
+    // Nothing waits for the next probe, which is an hour away.
+    assert!(!next(&mut events).await.healthy);
 }
 
 #[tokio::test]
@@ -161,7 +157,7 @@ async fn a_hanging_probe_delays_no_other() {
             host: None,
             expect_status: StatusRange::new(200, 399).into_iter().collect(),
         };
-        spec.check.timeout = Duration::from_secs(5);
+        spec.check.timeout = Duration::from_secs(30);
         spec
     });
     let good = spec(1, target);
@@ -169,5 +165,5 @@ async fn a_hanging_probe_delays_no_other() {
     health.set(hanging.chain([good.clone()]).collect());
     let event = next(&mut events).await;
     assert_eq!((event.backend, event.healthy), (good.backend, true));
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }

@@ -20,21 +20,35 @@ use crate::world::{SERVICES, V4, events, settings};
 const INTERVAL: Duration = Duration::from_millis(100);
 const FALL: u32 = 3;
 
-/// From the deciding probe's end to the last new flow, with `XLB_TIMED=1`.
-const AFTER_FALL: Duration = Duration::from_millis(10);
+/// How long a fall may take.
+struct Limits {
+    /// From the death to the end of the deciding probe.
+    known_after: Duration,
+    /// From there to the last new flow.
+    last_after: Duration,
+}
 
-/// The same on any machine: others may use it, too, at any moment.
-const AFTER_FALL_ANYWHERE: Duration = Duration::from_millis(200);
+impl Limits {
+    /// With `XLB_TIMED=1`: probes that are refused fail at once, what remains is their pace.
+    const TIMED: Self = Self {
+        known_after: INTERVAL.saturating_mul(FALL + 1),
+        last_after: Duration::from_millis(10),
+    };
 
-fn after_fall() -> Duration {
-    match std::env::var_os("XLB_TIMED") {
-        Some(_) => AFTER_FALL,
-        None => AFTER_FALL_ANYWHERE,
+    /// On any machine: others may use it, too, at any moment, and hold up agent and clients alike.
+    const ANYWHERE: Self =
+        Self { known_after: Duration::from_secs(5), last_after: Duration::from_secs(1) };
+
+    fn here() -> &'static Self {
+        match std::env::var_os("XLB_TIMED") {
+            Some(_) => &Self::TIMED,
+            None => &Self::ANYWHERE,
+        }
     }
 }
 
 /// How long attempts go on after that, so that a late one is seen.
-const LOOK_ON: Duration = Duration::from_millis(300);
+const LOOK_ON: Duration = Duration::from_millis(1_300);
 
 const READY: Duration = Duration::from_secs(20);
 
@@ -108,12 +122,10 @@ struct Fall {
 }
 
 impl Fall {
-    /// Probes that are refused fail at once: what remains is their pace.
-    const LIMIT: Duration = INTERVAL.saturating_mul(FALL + 1);
-
     fn is_in_time(&self) -> bool {
-        self.known_after <= Self::LIMIT + self.waited_before
-            && self.last_after <= after_fall() + self.waited_after
+        let limits = Limits::here();
+        self.known_after <= limits.known_after + self.waited_before
+            && self.last_after <= limits.last_after + self.waited_after
     }
 }
 
@@ -125,8 +137,8 @@ impl fmt::Display for Fall {
             "{met} new flows met it; known after {known_after:.1?} (limit {:?}, agent waited for a CPU \
              {waited_before:.1?}); the last new flow began {last_after:.1?} after that (limit \
              {:?}, agent waited for a CPU {waited_after:.1?})",
-            Self::LIMIT,
-            after_fall()
+            Limits::here().known_after,
+            Limits::here().last_after
         )
     }
 }
@@ -177,7 +189,7 @@ fn fall(
         known_after: known - killed,
         waited_before: watch.between(killed, known),
         last_after: last.saturating_duration_since(known),
-        waited_after: watch.between(known, last.max(known + after_fall())),
+        waited_after: watch.between(known, last.max(known + Limits::here().last_after)),
     })
 }
 

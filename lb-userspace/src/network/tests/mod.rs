@@ -118,7 +118,8 @@ fn on_link_backends_are_asked_for_and_known_ones_are_there_at_once() {
         let begin = Instant::now();
         want(&first, &backends);
         all(&first, "both", |all| all.len() == 2 && all.values().all(has_mac(PEER_MAC))).await;
-        assert!(begin.elapsed() < Duration::from_millis(50), "{:?}", begin.elapsed());
+        // A question would have been repeated after a second only.
+        assert!(begin.elapsed() < Duration::from_millis(800), "{:?}", begin.elapsed());
         assert_eq!(*first.trouble().borrow(), None);
     });
 }
