@@ -14,7 +14,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -44,8 +44,8 @@ impl CheckSpec {
     }
 
     /// Where probes go: the backend's own address, not the VIP.
-    fn target(&self) -> SocketAddr {
-        SocketAddr::new(self.backend.address, self.check.port)
+    fn reach(&self) -> probe::Reach {
+        probe::Reach::Address(SocketAddr::new(self.backend.address, self.check.port))
     }
 }
 
@@ -69,6 +69,15 @@ pub struct HealthEvent {
     pub at: SystemTime,
 }
 
+/// What a backend said about its load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointLoad {
+    /// The response header `endpoint-load-metrics` as it came, at most 4 KiB.
+    pub text: String,
+    /// When it came.
+    pub at: Instant,
+}
+
 /// What a check knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -88,6 +97,8 @@ pub struct Report {
     pub failed: u64,
     /// Probes that said nothing about the backend, because this host lacked what they need.
     pub inconclusive: u64,
+    /// The load that the last response of an HTTP probe told; `None` where it told none.
+    pub endpoint_load: Option<EndpointLoad>,
 }
 
 /// All running checks. They end when it is dropped. Needs a Tokio runtime.
@@ -128,6 +139,7 @@ impl SharedReport {
             passed: 0,
             failed: 0,
             inconclusive: 0,
+            endpoint_load: None,
         })))
     }
 

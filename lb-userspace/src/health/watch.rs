@@ -19,7 +19,7 @@ pub(super) async fn run(spec: CheckSpec, report: SharedReport, events: mpsc::Sen
     loop {
         sleep_until(next).await;
         next += jittered(spec.check.interval);
-        let outcome = probe::run(spec.target(), &spec.check).await;
+        let outcome = probe::run(spec.reach(), &spec.check).await;
         let at = SystemTime::now();
         let transition = state.observe(&outcome);
         report.update(|report| {

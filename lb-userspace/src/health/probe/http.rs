@@ -1,6 +1,6 @@
 //! An HTTP/1.1 GET that passes by its status (RFC 9110).
 
-use std::{error::Error, net::SocketAddr, pin::pin};
+use std::{error::Error, pin::pin};
 
 use http_body_util::{BodyExt, Empty};
 use hyper::{
@@ -11,7 +11,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 
-use super::{Clock, Failure, connect};
+use super::{Clock, Failure, Reach, connect};
 use crate::config::StatusRange;
 
 /// Longest header section in bytes that is read.
@@ -33,9 +33,9 @@ pub(super) struct Get<'a> {
 impl Get<'_> {
     /// Passes when the status is an expected one and the body arrives: whole, or its first
     /// [`BODY_MAX`] bytes. An unexpected status fails at once, whatever the body does.
-    pub(super) async fn run(&self, target: SocketAddr, clock: &Clock) -> Result<String, Failure> {
-        let host = self.host.map_or_else(|| target.to_string(), str::to_owned);
-        let stream = connect(target, clock).await?;
+    pub(super) async fn run(&self, reach: Reach, clock: &Clock) -> Result<String, Failure> {
+        let host = self.host.map_or_else(|| reach.to_string(), str::to_owned);
+        let stream = connect(reach, clock).await?;
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(HEADERS_MAX)
             .handshake(TokioIo::new(stream))

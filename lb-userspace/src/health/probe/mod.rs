@@ -1,10 +1,11 @@
 //! Single probes: what goes over the wire, within one deadline.
 
 mod http;
+mod reach;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, io, net::SocketAddr, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use tokio::{
     net::TcpStream,
@@ -13,15 +14,16 @@ use tokio::{
 
 use super::state::Outcome;
 use crate::config::{ActiveCheck, Probe};
+pub(super) use reach::Reach;
 
 /// Makes one probe; ends within the check's timeout.
-pub(super) async fn run(target: SocketAddr, check: &ActiveCheck) -> Outcome {
+pub(super) async fn run(reach: Reach, check: &ActiveCheck) -> Outcome {
     let clock = Clock { deadline: Instant::now() + check.timeout, timeout: check.timeout };
     let result = match &check.probe {
-        Probe::Tcp => tcp(target, &clock).await,
+        Probe::Tcp => tcp(reach, &clock).await,
         Probe::Http { path, host, expect_status } => {
             let get = http::Get { path, host: host.as_deref(), expect_status };
-            get.run(target, &clock).await
+            get.run(reach, &clock).await
         }
     };
     match result {
@@ -61,18 +63,18 @@ impl Clock {
     }
 }
 
-async fn tcp(target: SocketAddr, clock: &Clock) -> Result<String, Failure> {
-    let stream = connect(target, clock).await?;
+async fn tcp(reach: Reach, clock: &Clock) -> Result<String, Failure> {
+    let stream = connect(reach, clock).await?;
     // A reset instead of the closing handshake: no TIME_WAIT for each probe, here or there. Where
     // it can't be had, the connection is closed the long way.
     let _ = stream.set_zero_linger();
-    Ok(format!("{target} accepts connections"))
+    Ok(format!("{reach} accepts connections"))
 }
 
-async fn connect(target: SocketAddr, clock: &Clock) -> Result<TcpStream, Failure> {
-    let step = format!("connecting to {target}");
-    clock.limit(&step, TcpStream::connect(target)).await?.map_err(|error| {
-        let seen = format!("connect to {target}: {error}");
+async fn connect(reach: Reach, clock: &Clock) -> Result<TcpStream, Failure> {
+    let step = format!("connecting to {reach}");
+    clock.limit(&step, reach.connect()).await?.map_err(|error| {
+        let seen = format!("connect to {reach}: {error}");
         if is_local(&error) { Failure::Local(seen) } else { Failure::Backend(seen) }
     })
 }

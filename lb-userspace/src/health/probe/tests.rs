@@ -1,7 +1,7 @@
 //! Probes against real servers on the loopback interface.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Instant,
 };
 
@@ -69,7 +69,7 @@ async fn get(answer: impl Into<Vec<u8>>, close: bool) -> Outcome {
 async fn get_within(timeout: Duration, answer: impl Into<Vec<u8>>, close: bool) -> Outcome {
     let (listener, target) = listen(Ipv4Addr::LOCALHOST).await;
     let server = serve(listener, answer.into(), close);
-    let outcome = run(target, &ActiveCheck { timeout, ..check(http()) }).await;
+    let outcome = run(Reach::Address(target), &ActiveCheck { timeout, ..check(http()) }).await;
     server.await.expect("the server's task");
     outcome
 }
@@ -86,7 +86,7 @@ fn assert_failed(outcome: &Outcome, fragment: &str) {
 async fn an_open_port_passes() {
     for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
         let (_listener, target) = listen(address).await;
-        let outcome = run(target, &check(Probe::Tcp)).await;
+        let outcome = run(Reach::Address(target), &check(Probe::Tcp)).await;
         assert!(matches!(outcome, Outcome::Passed(_)), "{outcome:?}");
     }
 }
@@ -96,7 +96,7 @@ async fn a_closed_port_fails() {
     for probe in [Probe::Tcp, http()] {
         let (listener, target) = listen(Ipv6Addr::LOCALHOST).await;
         drop(listener);
-        assert_failed(&run(target, &check(probe)).await, "refused");
+        assert_failed(&run(Reach::Address(target), &check(probe)).await, "refused");
     }
 }
 
@@ -119,7 +119,7 @@ async fn good_answers_pass() {
 async fn the_request_is_the_configured_one() {
     let (listener, target) = listen(Ipv6Addr::LOCALHOST).await;
     let server = serve(listener, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec(), true);
-    run(target, &check(http())).await;
+    run(Reach::Address(target), &check(http())).await;
     let head = server.await.expect("the server's task").to_ascii_lowercase();
     assert!(head.starts_with("get /healthz?full=1 http/1.1\r\n"), "{head}");
     assert!(head.contains("host: www.example.com\r\n"), "{head}");
@@ -131,7 +131,7 @@ async fn the_host_is_the_target_where_none_is_configured() {
     let (listener, target) = listen(Ipv6Addr::LOCALHOST).await;
     let server = serve(listener, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec(), true);
     let Probe::Http { path, expect_status, .. } = http() else { unreachable!("http") };
-    run(target, &check(Probe::Http { path, host: None, expect_status })).await;
+    run(Reach::Address(target), &check(Probe::Http { path, host: None, expect_status })).await;
     let head = server.await.expect("the server's task").to_ascii_lowercase();
     assert!(head.contains(&format!("host: {target}\r\n")), "{head}");
 }
@@ -204,7 +204,8 @@ async fn a_head_that_drips_fails_when_the_time_is_over() {
             drip.tick().await;
         }
     });
-    let outcome = run(target, &ActiveCheck { timeout: SHORT, ..check(http()) }).await;
+    let outcome =
+        run(Reach::Address(target), &ActiveCheck { timeout: SHORT, ..check(http()) }).await;
     assert_failed(&outcome, "waiting for the response");
     server.await.expect("the server's task");
 }
@@ -217,7 +218,7 @@ async fn a_server_that_speaks_first_fails() {
         stream.write_all(b"220 mail.example ESMTP\r\n").await.expect("an open connection");
         let _ = stream.read_to_end(&mut Vec::new()).await;
     });
-    assert_failed(&run(target, &check(http())).await, "no HTTP response");
+    assert_failed(&run(Reach::Address(target), &check(http())).await, "no HTTP response");
     server.await.expect("the server's task");
 }
 

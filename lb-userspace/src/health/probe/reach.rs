@@ -1,0 +1,85 @@
+//! How probes get to a backend: every socket of a probe is opened here.
+//!
+//! In: where a backend is asked. Out: a connected socket, or the kernel's error.
+
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use tokio::net::{TcpStream, UdpSocket};
+
+/// The way of a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::health) enum Reach {
+    /// To the backend's own address, by the kernel's routes.
+    Address(SocketAddr),
+}
+
+impl Reach {
+    /// The address and port that the backend is asked at.
+    pub(in crate::health) fn target(&self) -> SocketAddr {
+        match *self {
+            Self::Address(target) => target,
+        }
+    }
+
+    /// Opens a TCP connection; the caller bounds the time.
+    ///
+    /// # Errors
+    /// As socket(2) and connect(2).
+    pub(in crate::health) async fn connect(&self) -> io::Result<TcpStream> {
+        match *self {
+            Self::Address(target) => TcpStream::connect(target).await,
+        }
+    }
+
+    #[cfg_attr(not(test), expect(dead_code, reason = "the probes of today are all over TCP"))]
+    /// A UDP socket that sends to the backend and takes datagrams of nobody else. It is connected,
+    /// so a port that is closed shows as "connection refused" when the ICMP message arrives.
+    ///
+    /// # Errors
+    /// As socket(2), bind(2) and connect(2).
+    pub(in crate::health) async fn datagrams(&self) -> io::Result<UdpSocket> {
+        match *self {
+            Self::Address(target) => {
+                let any: SocketAddr = match target {
+                    SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+                    SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+                };
+                let socket = UdpSocket::bind(any).await?;
+                socket.connect(target).await?;
+                Ok(socket)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Reach {
+    /// The address that is asked.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.target().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn datagrams_reach_the_target_and_a_closed_port_shows() {
+        for any in [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), (Ipv6Addr::LOCALHOST, 0).into()] {
+            let server = UdpSocket::bind(any).await.expect("a free port");
+            let target = server.local_addr().expect("a bound socket");
+            let socket = Reach::Address(target).datagrams().await.expect("a socket");
+            socket.send(b"ping").await.expect("a route");
+            let mut buffer = [0; 8];
+            let (length, from) = server.recv_from(&mut buffer).await.expect("a datagram");
+            assert_eq!((&buffer[..length], from), (&b"ping"[..], socket.local_addr().unwrap()));
+            drop(server);
+            socket.send(b"ping").await.expect("a route");
+            let refused = socket.recv(&mut buffer).await.expect_err("nobody is there");
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        }
+    }
+}
