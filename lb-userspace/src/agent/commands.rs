@@ -10,14 +10,14 @@ use super::{
     status::{self, View},
 };
 use crate::{
-    api::{ApiError, BackendChange, BackendStatus, Command, ErrorKind, EventKind, ServiceStatus},
+    api::{
+        Actor, ApiError, BackendChange, BackendStatus, Cause, Command, ErrorKind, EventKind, News,
+        ServiceStatus,
+    },
     config::{BackendSpec, ServiceSpec, backend_from_json, service_from_json},
     model::BackendKey,
     state::{BackendOverride, State},
 };
-
-/// An event of a change: its kind and what to say.
-type Told = (EventKind, String);
 
 /// Whether a backend is told by its address alone.
 fn plain(spec: &Value) -> bool {
@@ -34,20 +34,20 @@ impl Agent {
             Command::Stats(reply) => {
                 let _ = reply.send(self.stats());
             }
-            Command::AddService { spec, reply } => {
-                let _ = reply.send(self.add_service(&spec));
+            Command::AddService { spec, by, reply } => {
+                let _ = reply.send(self.add_service(&spec, &by));
             }
-            Command::RemoveService { name, reply } => {
-                let _ = reply.send(self.remove_service(&name));
+            Command::RemoveService { name, by, reply } => {
+                let _ = reply.send(self.remove_service(&name, &by));
             }
-            Command::AddBackend { service, spec, reply } => {
-                let _ = reply.send(self.add_backend(&service, &spec));
+            Command::AddBackend { service, spec, by, reply } => {
+                let _ = reply.send(self.add_backend(&service, &spec, &by));
             }
-            Command::SetBackend { service, backend, change, reply } => {
-                let _ = reply.send(self.set_backend(&service, backend, change));
+            Command::SetBackend { service, backend, change, by, reply } => {
+                let _ = reply.send(self.set_backend(&service, backend, change, &by));
             }
-            Command::RemoveBackend { service, backend, force, reply } => {
-                let _ = reply.send(self.remove_backend(&service, backend, force));
+            Command::RemoveBackend { service, backend, force, by, reply } => {
+                let _ = reply.send(self.remove_backend(&service, backend, force, &by));
             }
             Command::Explain { query, reply } => {
                 let _ = reply.send(self.explain(&query));
@@ -55,17 +55,19 @@ impl Agent {
         }
     }
 
-    fn add_service(&mut self, spec: &Value) -> Result<ServiceStatus, ApiError> {
+    fn add_service(&mut self, spec: &Value, by: &Actor) -> Result<ServiceStatus, ApiError> {
         let service = service_from_json(spec, &self.effective.services)?;
         let mut state = self.state.clone();
         state.overrides.added_services.push(ServiceSpec::from(&service));
         let name = service.name;
-        self.change(state, (name.clone(), None), (EventKind::ServiceAdded, "added".into()))?;
+        let news = News::new(EventKind::ServiceAdded, Cause::Api, "added").is(service.key);
+        self.change(state, news.about(&name, None).by(by))?;
         self.service_status(&name)
     }
 
-    fn remove_service(&mut self, name: &str) -> Result<(), ApiError> {
-        self.service(name).ok_or_else(|| ApiError::no_service(name))?;
+    fn remove_service(&mut self, name: &str, by: &Actor) -> Result<(), ApiError> {
+        let service = self.service(name).ok_or_else(|| ApiError::no_service(name))?;
+        let news = News::new(EventKind::ServiceRemoved, Cause::Api, "removed").was(service.key);
         let mut state = self.state.clone();
         let overrides = &mut state.overrides;
         overrides.added_services.retain(|service| service.name != name);
@@ -73,30 +75,36 @@ impl Agent {
         if self.config.services.iter().any(|service| service.name == name) {
             overrides.removed_services.insert(name.to_owned());
         }
-        self.change(state, (name.to_owned(), None), (EventKind::ServiceRemoved, "removed".into()))
+        self.change(state, news.about(name, None).by(by))
     }
 
-    fn add_backend(&mut self, name: &str, spec: &Value) -> Result<BackendStatus, ApiError> {
+    fn add_backend(
+        &mut self,
+        name: &str,
+        spec: &Value,
+        by: &Actor,
+    ) -> Result<BackendStatus, ApiError> {
         let service = self.service(name).ok_or_else(|| ApiError::no_service(name))?;
         let backend = backend_from_json(spec, service)?;
         let mut state = self.state.clone();
         let change = state.overrides.backend(name, backend.key);
         let again = self.configured(name, backend.key).filter(|_| change.removed && plain(spec));
-        let told = match again {
+        let (weight, told) = match again {
             Some(configured) => {
                 *change = BackendOverride::default();
-                format!("added again as the config has it, with weight {}", configured.weight)
+                (configured.weight, "added again as the config has it, with weight")
             }
             None => {
                 *change = BackendOverride {
                     added: Some(BackendSpec::from(&backend)),
                     ..BackendOverride::default()
                 };
-                format!("added with weight {}", backend.weight)
+                (backend.weight, "added with weight")
             }
         };
-        let told = (EventKind::BackendAdded, told);
-        self.change(state, (name.to_owned(), Some(backend.key)), told)?;
+        let news = News::new(EventKind::BackendAdded, Cause::Api, format!("{told} {weight}"));
+        let news = news.is(format_args!("weight {weight}"));
+        self.change(state, news.about(name, backend.key).by(by))?;
         self.backend_status(name, backend.key)
     }
 
@@ -105,6 +113,7 @@ impl Agent {
         name: &str,
         key: BackendKey,
         change: BackendChange,
+        by: &Actor,
     ) -> Result<BackendStatus, ApiError> {
         let service = self.service(name).ok_or_else(|| ApiError::no_service(name))?;
         let backend = service.backends.iter().find(|backend| backend.key == key);
@@ -112,38 +121,49 @@ impl Agent {
         let draining = self.is_draining(name, key);
         let mut state = self.state.clone();
         let changed = state.overrides.backend(name, key);
-        let mut told = (EventKind::BackendChanged, Vec::new());
+        let mut news = News::new(EventKind::BackendChanged, Cause::Api, "");
+        let mut told = Vec::new();
         if let Some(weight) = change.weight {
             changed.weight = Some(weight);
-            told.1.push(format!("weight {before} became {weight}"));
+            news = news.became(format_args!("weight {before}"), format_args!("weight {weight}"));
+            told.push(format!("weight {before} became {weight}"));
         }
         // What is so already is no event.
         if let Some(drain) = change.drain.filter(|drain| *drain != draining) {
             changed.drain = drain;
             if drain {
-                told.0 = EventKind::BackendDraining;
-                told.1.push("it takes no new flows".to_owned());
+                news.kind = EventKind::BackendDraining;
+                news = news.became("serving", "draining");
+                told.push("it takes no new flows".to_owned());
             } else {
-                told.0 = EventKind::BackendUndrained;
-                told.1.push("it takes new flows again".to_owned());
+                news.kind = EventKind::BackendUndrained;
+                news = news.became("draining", "serving");
+                told.push("it takes new flows again".to_owned());
             }
         }
-        if told.1.is_empty() {
+        if told.is_empty() {
             return self.backend_status(name, key);
         }
-        let told = (told.0, told.1.join(", "));
-        self.change(state, (name.to_owned(), Some(key)), told)?;
+        news.message = told.join(", ");
+        self.change(state, news.about(name, key).by(by))?;
         self.backend_status(name, key)
     }
 
     /// Its open flows end by themselves, unless they are given up.
-    fn remove_backend(&mut self, name: &str, key: BackendKey, force: bool) -> Result<(), ApiError> {
+    fn remove_backend(
+        &mut self,
+        name: &str,
+        key: BackendKey,
+        force: bool,
+        by: &Actor,
+    ) -> Result<(), ApiError> {
         let service = self.service(name).ok_or_else(|| ApiError::no_service(name))?;
         let service_key = service.key;
         let mut leaving = self.flows.leaving.get(name).into_iter().flatten();
         let leaves = leaving.any(|backend| backend.key == key);
-        let serves = service.backends.iter().any(|backend| backend.key == key);
-        if !(serves || force && leaves) {
+        let serves = service.backends.iter().find(|backend| backend.key == key);
+        let weight = serves.map(|backend| backend.weight);
+        if !(serves.is_some() || force && leaves) {
             return Err(ApiError::no_backend(name, key));
         }
         let in_config = self.configured(name, key).is_some();
@@ -156,17 +176,16 @@ impl Agent {
         } else {
             "removed; its open flows go on"
         };
-        let told = (EventKind::BackendRemoved, told.to_owned());
-        self.change(state, (name.to_owned(), Some(key)), told)
+        let news = News::new(EventKind::BackendRemoved, Cause::Api, told).about(name, key).by(by);
+        let news = match weight {
+            Some(weight) => news.was(format_args!("weight {weight}")),
+            None => news.was("leaving"),
+        };
+        self.change(state, news)
     }
 
     /// Puts a changed state in force, or leaves everything as it was.
-    fn change(
-        &mut self,
-        mut state: State,
-        subject: (String, Option<BackendKey>),
-        (kind, message): Told,
-    ) -> Result<(), ApiError> {
+    fn change(&mut self, mut state: State, news: News) -> Result<(), ApiError> {
         state.overrides.prune(&self.config.services);
         state.save(&self.config.state_file).map_err(|error| {
             ApiError::new(ErrorKind::Failed, format!("nothing was changed: {error}"))
@@ -182,7 +201,7 @@ impl Agent {
             let message = format!("nothing was changed: {trouble}");
             return Err(ApiError::new(ErrorKind::Failed, message));
         }
-        self.event(kind, Some(subject), message);
+        self.event(news);
         Ok(())
     }
 

@@ -2,88 +2,74 @@
 
 use std::{fmt::Display, time::Duration};
 
+use lb_common::layout::Affinity;
+
 use crate::{
-    api::EventKind,
+    api::{Cause, EventKind, News},
     config::{BackendConfig, ServiceConfig},
-    model::BackendKey,
 };
 
-/// One difference, as an event tells it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Difference {
-    pub(super) kind: EventKind,
-    pub(super) service: String,
-    pub(super) backend: Option<BackendKey>,
-    pub(super) message: String,
-}
-
 /// What became of the services: first those that are gone, then the others in their order.
-pub(super) fn between(before: &[ServiceConfig], after: &[ServiceConfig]) -> Vec<Difference> {
+pub(super) fn between(before: &[ServiceConfig], after: &[ServiceConfig]) -> Vec<News> {
     let named = |all: &'_ [ServiceConfig], name: &str| all.iter().any(|s| s.name == name);
-    let of = |service: &ServiceConfig, kind, message: String| Difference {
-        kind,
-        service: service.name.clone(),
-        backend: None,
-        message,
+    let of = |service: &ServiceConfig, kind, message: String| {
+        News::new(kind, Cause::Config, message).about(&service.name, None)
     };
     let gone = before.iter().filter(|service| !named(after, &service.name));
-    let mut differences: Vec<_> = gone
-        .map(|service| of(service, EventKind::ServiceRemoved, "it left the config".to_owned()))
-        .collect();
+    let gone = gone.map(|service| {
+        of(service, EventKind::ServiceRemoved, "it left the config".to_owned()).was(service.key)
+    });
+    let mut differences: Vec<_> = gone.collect();
     for service in after {
         let Some(former) = before.iter().find(|former| former.name == service.name) else {
             let message = format!("the config has it now, at {}", service.key);
-            differences.push(of(service, EventKind::ServiceAdded, message));
+            differences.push(of(service, EventKind::ServiceAdded, message).is(service.key));
             continue;
         };
-        let changed = service_changes(former, service);
-        if !changed.is_empty() {
-            differences.push(of(service, EventKind::ServiceChanged, changed.join(", ")));
-        }
+        let news = of(service, EventKind::ServiceChanged, String::new());
+        differences.extend(all_of(service_changes(former, service), news));
         differences.extend(backends(former, service));
     }
     differences
 }
 
-fn service_changes(before: &ServiceConfig, after: &ServiceConfig) -> Vec<String> {
+fn service_changes(before: &ServiceConfig, after: &ServiceConfig) -> Vec<Became> {
     let size = |size: Option<u32>| {
         size.map_or_else(|| "by the number of backends".to_owned(), |size| size.to_string())
     };
-    let mut changes: Vec<String> = [
+    let mut changes: Vec<Became> = [
         became("VIP", before.key, after.key),
         became("forward", before.forward, after.forward),
         became("ring_size", size(before.ring_size), size(after.ring_size)),
         became("udp_timeout", seconds(before.udp_timeout), seconds(after.udp_timeout)),
         became("tcp_idle", seconds(before.tcp_idle), seconds(after.tcp_idle)),
+        became("affinity", affinity(before.affinity), affinity(after.affinity)),
     ]
     .into_iter()
     .flatten()
     .collect();
-    if before.affinity != after.affinity {
-        changes.push("another affinity".to_owned());
-    }
     if before.health != after.health {
-        changes.push("another health check".to_owned());
+        changes.push(Became::another("health check"));
     }
     changes
 }
 
-fn backends(before: &ServiceConfig, after: &ServiceConfig) -> Vec<Difference> {
-    let of = |backend: &BackendConfig, kind, message: String| Difference {
-        kind,
-        service: after.name.clone(),
-        backend: Some(backend.key),
-        message,
+fn backends(before: &ServiceConfig, after: &ServiceConfig) -> Vec<News> {
+    let of = |backend: &BackendConfig, kind, message: String| {
+        News::new(kind, Cause::Config, message).about(&after.name, backend.key)
     };
     let has = |service: &ServiceConfig, key| service.backends.iter().any(|b| b.key == key);
     let gone = before.backends.iter().filter(|backend| !has(after, backend.key));
-    let mut differences: Vec<_> = gone
-        .map(|backend| of(backend, EventKind::BackendRemoved, "it left the config".to_owned()))
-        .collect();
+    let gone = gone.map(|backend| {
+        of(backend, EventKind::BackendRemoved, "it left the config".to_owned())
+            .was(format_args!("weight {}", backend.weight))
+    });
+    let mut differences: Vec<_> = gone.collect();
     for backend in &after.backends {
         let Some(former) = before.backends.iter().find(|former| former.key == backend.key) else {
-            let message = format!("the config has it now, with weight {}", backend.weight);
-            differences.push(of(backend, EventKind::BackendAdded, message));
+            let weight = format!("weight {}", backend.weight);
+            let message = format!("the config has it now, with {weight}");
+            differences.push(of(backend, EventKind::BackendAdded, message).is(weight));
             continue;
         };
         let hop = |backend: &BackendConfig| {
@@ -97,16 +83,51 @@ fn backends(before: &ServiceConfig, after: &ServiceConfig) -> Vec<Difference> {
             became("next_hop", hop(former), hop(backend)),
             became("forward", forward(former), forward(backend)),
         ];
-        let changes: Vec<_> = changes.into_iter().flatten().collect();
-        if !changes.is_empty() {
-            differences.push(of(backend, EventKind::BackendChanged, changes.join(", ")));
-        }
+        let news = of(backend, EventKind::BackendChanged, String::new());
+        differences.extend(all_of(changes.into_iter().flatten().collect(), news));
     }
     differences
 }
 
-fn became<T: PartialEq + Display>(what: &str, before: T, after: T) -> Option<String> {
-    (before != after).then(|| format!("{what} {before} became {after}"))
+/// One changed key.
+struct Became {
+    /// For people.
+    told: String,
+    /// For programs, where it has a short form: what it was and what it is.
+    sides: Option<(String, String)>,
+}
+
+impl Became {
+    /// Something that has no short form.
+    fn another(what: &str) -> Self {
+        Self { told: format!("another {what}"), sides: None }
+    }
+}
+
+fn became<T: PartialEq + Display>(what: &str, before: T, after: T) -> Option<Became> {
+    (before != after).then(|| Became {
+        told: format!("{what} {before} became {after}"),
+        sides: Some((format!("{what} {before}"), format!("{what} {after}"))),
+    })
+}
+
+/// All changes as one event; none of none.
+fn all_of(changes: Vec<Became>, mut news: News) -> Option<News> {
+    if changes.is_empty() {
+        return None;
+    }
+    let told: Vec<_> = changes.iter().map(|change| change.told.as_str()).collect();
+    news.message = told.join(", ");
+    let sides = changes.into_iter().filter_map(|change| change.sides);
+    Some(sides.fold(news, |news, (before, after)| news.became(before, after)))
+}
+
+fn affinity(affinity: Affinity) -> &'static str {
+    match affinity {
+        Affinity::Flow => "flow",
+        Affinity::Source => "source",
+        Affinity::Packet => "packet",
+    }
 }
 
 fn seconds(duration: Duration) -> String {
@@ -136,7 +157,7 @@ mod tests {
         .concat();
         let after = [
             service("same", "vip = \"203.0.113.2:80\"\nbackend = [{ address = \"10.0.0.1\" }]"),
-            service("web", "vip = \"203.0.113.1:81\"\naffinity = \"source\"\ntcp_idle = \"1m\"\nbackend = [{ address = \"10.0.0.2\", weight = 9 }, { address = \"10.0.0.3\", forward = \"gue\" }, { address = \"10.0.0.4\" }]"),
+            service("web", "vip = \"203.0.113.1:81\"\naffinity = \"source\"\ntcp_idle = \"1m\"\nhealth = { type = \"tcp\" }\nbackend = [{ address = \"10.0.0.2\", weight = 9 }, { address = \"10.0.0.3\", forward = \"gue\" }, { address = \"10.0.0.4\" }]"),
             service("new", "vip = \"203.0.113.3:80\""),
         ]
         .concat();
@@ -144,22 +165,28 @@ mod tests {
         assert_eq!(between(&before, &before), []);
         let found: Vec<String> = between(&before, &after)
             .into_iter()
-            .map(|Difference { kind, service, backend, message }| {
-                let backend = backend.map(|key| format!(" {key}")).unwrap_or_default();
-                format!("{} {service}{backend}: {message}", kind.word())
+            .map(|news| {
+                let backend = news.backend.map(|key| format!(" {key}")).unwrap_or_default();
+                let (from, to) = (news.from.unwrap_or_default(), news.to.unwrap_or_default());
+                let (kind, service) = (news.kind.word(), news.service.unwrap_or_default());
+                format!("{kind} {service}{backend}: {} ({from} -> {to})", news.message)
             })
             .collect();
         assert_eq!(
             found,
             [
-                "service_removed dns: it left the config",
+                "service_removed dns: it left the config (203.0.113.1:53 udp -> )",
                 "service_changed web: VIP 203.0.113.1:80 tcp became 203.0.113.1:81 tcp, \
-                 tcp_idle 900s became 60s, another affinity",
-                "backend_removed web 10.0.0.1: it left the config",
-                "backend_changed web 10.0.0.2: weight 7 became 9",
-                "backend_changed web 10.0.0.3: forward the service's became gue",
-                "backend_added web 10.0.0.4: the config has it now, with weight 100",
-                "service_added new: the config has it now, at 203.0.113.3:80 tcp",
+                 tcp_idle 900s became 60s, affinity flow became source, another health check \
+                 (VIP 203.0.113.1:80 tcp, tcp_idle 900s, affinity flow -> \
+                 VIP 203.0.113.1:81 tcp, tcp_idle 60s, affinity source)",
+                "backend_removed web 10.0.0.1: it left the config (weight 100 -> )",
+                "backend_changed web 10.0.0.2: weight 7 became 9 (weight 7 -> weight 9)",
+                "backend_changed web 10.0.0.3: forward the service's became gue \
+                 (forward the service's -> forward gue)",
+                "backend_added web 10.0.0.4: the config has it now, with weight 100 ( -> weight 100)",
+                "service_added new: the config has it now, at 203.0.113.3:80 tcp \
+                 ( -> 203.0.113.3:80 tcp)",
             ]
         );
     }

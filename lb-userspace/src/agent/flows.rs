@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::Agent;
 use crate::{
-    api::EventKind,
+    api::{Cause, EventKind, News},
     config::{BackendConfig, ServiceConfig},
     dataplane,
     model::{BackendKey, Desired, ServiceKey},
@@ -214,8 +214,10 @@ impl Agent {
         let new: Vec<_> = drained.difference(&self.flows.drained).copied().collect();
         for (key, backend) in new {
             let service = self.effective.services.iter().find(|service| service.key == key);
-            let subject = service.map(|service| (service.name.clone(), Some(backend)));
-            self.event(EventKind::BackendDrained, subject, "it has no flows any more".to_owned());
+            let Some(service) = service else { continue };
+            let told = "it has no flows any more";
+            let news = News::new(EventKind::BackendDrained, Cause::Traffic, told);
+            self.event(news.about(&service.name, backend).became("draining", "drained"));
         }
         self.flows.drained = drained;
         if left.is_empty() {
@@ -223,8 +225,9 @@ impl Agent {
         }
         for (key, name, backend) in left {
             self.state.history.forget(key, backend);
-            let subject = (name, Some(backend));
-            self.event(EventKind::BackendLeft, Some(subject), "its last flow ended".to_owned());
+            let told = "its last flow ended";
+            let news = News::new(EventKind::BackendLeft, Cause::Traffic, told).was("leaving");
+            self.event(news.about(name, backend));
         }
         self.flows.unsaved = true;
         self.take_effect();

@@ -2,7 +2,7 @@
 
 use super::Agent;
 use crate::{
-    api::EventKind,
+    api::{Cause, EventKind, News},
     config::{Config, XdpMode},
     dataplane::{AttachMode, Attached},
     network::InterfaceChange,
@@ -17,7 +17,7 @@ impl Agent {
         let before = self.plane.attached()?;
         let config = self.config.clone();
         self.attach_wanted(&config, &before, &[]).map_err(anyhow::Error::msg)?;
-        self.attach_since(&[]);
+        self.attach_since(&[], Cause::Config);
         Ok(())
     }
 
@@ -66,47 +66,52 @@ impl Agent {
     /// Attaches to what it can, and keeps why not for the rest.
     pub(super) fn attach_all(&mut self) {
         let before = self.plane.attached().unwrap_or_default();
-        self.attach_since(&before);
+        self.attach_since(&before, Cause::Network);
     }
 
     /// The same, and tells of everything that is attached otherwise than `before`. What is not in
     /// the config any more stays attached until all that is in it is.
-    pub(super) fn attach_since(&mut self, before: &[Attached]) {
+    pub(super) fn attach_since(&mut self, before: &[Attached], cause: Cause) {
         self.detached.retain(|interface, _| self.config.interfaces.contains(interface));
         for interface in self.config.interfaces.clone() {
             match self.plane.attach(&interface, mode(&self.config)) {
                 Ok(attached) => {
                     self.detached.remove(&interface);
                     if !before.contains(&attached) {
-                        self.attached_event(&attached);
+                        self.attached_event(before, &attached, cause);
                     }
                 }
                 Err(error) => {
                     let why = error.to_string();
                     if self.detached.get(&interface) != Some(&why) {
-                        self.event(EventKind::Detached, None, format!("{interface}: {why}"));
+                        let told = format!("{interface}: {why}");
+                        let news = News::new(EventKind::Detached, cause, told);
+                        self.event(news.is(format_args!("{interface} detached")));
                     }
                     self.detached.insert(interface, why);
                 }
             }
         }
         if self.detached.is_empty() {
-            self.detach_others();
+            self.detach_others(cause);
         }
     }
 
-    fn detach_others(&mut self) {
+    fn detach_others(&mut self, cause: Cause) {
         let attached = self.plane.attached().unwrap_or_default();
-        for Attached { interface, .. } in attached {
+        for Attached { interface, mode, .. } in attached {
             if self.config.interfaces.contains(&interface) {
                 continue;
             }
             match self.plane.detach(&interface) {
-                Ok(()) => self.event(
-                    EventKind::Detached,
-                    None,
-                    format!("{interface} is not in the config any more"),
-                ),
+                Ok(()) => {
+                    let told = format!("{interface} is not in the config any more");
+                    let news = News::new(EventKind::Detached, cause, told);
+                    self.event(news.became(
+                        format_args!("{interface} {mode}"),
+                        format_args!("{interface} detached"),
+                    ));
+                }
                 Err(error) => tracing::error!("{error}"),
             }
         }
@@ -124,11 +129,13 @@ impl Agent {
                 continue;
             }
             let why = "the program is not attached any more, and not by xlb".to_owned();
-            self.event(EventKind::Detached, None, format!("{interface}: {why}"));
+            let told = format!("{interface}: {why}");
+            let news = News::new(EventKind::Detached, Cause::Network, told);
+            self.event(news.is(format_args!("{interface} detached")));
             self.detached.insert(interface, why);
         }
         if !self.detached.is_empty() {
-            self.attach_since(&attached);
+            self.attach_since(&attached, Cause::Network);
         }
     }
 
@@ -157,10 +164,15 @@ impl Agent {
         }
     }
 
-    fn attached_event(&self, attached: &Attached) {
-        let message =
-            format!("packets of {} are balanced ({} XDP)", attached.interface, attached.mode);
-        self.event(EventKind::Attached, None, message);
+    fn attached_event(&self, before: &[Attached], attached: &Attached, cause: Cause) {
+        let Attached { interface, mode, .. } = attached;
+        let former = before.iter().find(|former| former.interface == *interface);
+        let former = former.map_or_else(|| "detached".to_owned(), |former| former.mode.to_string());
+        let told = format!("packets of {interface} are balanced ({mode} XDP)");
+        let news = News::new(EventKind::Attached, cause, told);
+        self.event(
+            news.became(format_args!("{interface} {former}"), format_args!("{interface} {mode}")),
+        );
     }
 }
 

@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use crate::{
-    api::{Command, EventKind, EventLog, Reload},
+    api::{Cause, Command, Event, EventKind, EventLog, News, Reload},
     config::{self, BackendConfig, Config, ConfigErrors, ServiceConfig},
     dataplane::DataPlane,
     health::{Health, HealthEvent},
@@ -90,7 +90,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let servers = doors.open();
     agent.serve(inputs, &mut terminate, &mut interrupt).await;
     agent.save_history();
-    agent.event(EventKind::Stopping, None, "the agent stops".to_owned());
+    agent.event(News::new(EventKind::Stopping, Cause::Agent, "the agent stops"));
     servers.stop().await;
     Ok(agent.finish(settings.keep)?)
 }
@@ -194,27 +194,25 @@ impl Agent {
             return;
         }
         let kind = if event.healthy { EventKind::BackendUp } else { EventKind::BackendDown };
-        let subject = (service.name.clone(), Some(event.backend));
-        self.event(kind, Some(subject), event.reason.clone());
+        let word = |healthy| match healthy {
+            Some(true) => "healthy",
+            Some(false) => "unhealthy",
+            None => "unknown",
+        };
+        let news = News::new(kind, Cause::Health, &*event.reason);
+        let news = news.became(word(event.before), word(Some(event.healthy)));
+        self.event(news.about(&service.name, event.backend));
     }
 
     /// Writes an event and the log's line of it.
-    fn event(
-        &self,
-        kind: EventKind,
-        subject: Option<(String, Option<BackendKey>)>,
-        message: String,
-    ) {
-        let (service, backend) = match subject {
-            Some((service, backend)) => (Some(service), backend.map(|key| key.to_string())),
-            None => (None, None),
-        };
-        let line = kind.sentence(service.as_deref(), backend.as_deref(), &message);
-        match kind.is_trouble() {
-            true => tracing::warn!(kind = kind.word(), "{line}"),
-            false => tracing::info!(kind = kind.word(), "{line}"),
+    fn event(&self, news: News) {
+        let event = self.events.push(SystemTime::now(), news);
+        let (kind, cause, line) = (event.kind.word(), event.cause.word(), event.sentence());
+        let Event { number, actor, from, to, .. } = &event;
+        match event.kind.is_trouble() {
+            true => tracing::warn!(number, kind, cause, actor, from, to, "{line}"),
+            false => tracing::info!(number, kind, cause, actor, from, to, "{line}"),
         }
-        self.events.push(SystemTime::now(), kind, (service, backend), message);
     }
 
     /// Takes the data plane out of the kernel, or leaves it forwarding.

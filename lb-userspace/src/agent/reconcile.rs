@@ -12,7 +12,7 @@ use super::{
     desired::{Former, Frames, Live, desired},
 };
 use crate::{
-    api::EventKind,
+    api::{Cause, EventKind, News},
     config::{BackendConfig, HealthCheck, ServiceConfig},
     dataplane,
     health::CheckSpec,
@@ -165,14 +165,16 @@ impl Agent {
         let service = self.actual.services.get(&id).map(|service| service.entry.key);
         let name = self.effective.services.iter().find(|s| Some(s.key) == service);
         let Some(name) = name.map(|service| service.name.clone()) else { return };
-        let (kind, message) = if now {
-            (EventKind::NextHopResolved, "its next hop is known".to_owned())
+        let news = if now {
+            News::new(EventKind::NextHopResolved, Cause::Network, "its next hop is known")
+                .became("unresolved", "resolved")
         } else {
             let ways = self.ways.borrow();
             let why = ways.get(&key.address).map_or_else(String::new, |way| format!(": {way}"));
-            (EventKind::NextHopLost, format!("its next hop is not known{why}"))
+            let told = format!("its next hop is not known{why}");
+            News::new(EventKind::NextHopLost, Cause::Network, told).became("resolved", "unresolved")
         };
-        self.event(kind, Some((name, Some(key))), message);
+        self.event(news.about(name, key));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Agent, difference, start::now};
 use crate::{
-    api::{EventKind, Reload},
+    api::{Cause, EventKind, News, Reload},
     config::{self, Config},
     state::{Effective, State},
 };
@@ -34,12 +34,13 @@ impl Agent {
         }
         self.reloads_ok += 1;
         self.last_reload = Some(Reload { at: now(), ok: true, error: None });
-        self.event(EventKind::Reloaded, None, "the config was read again".to_owned());
+        let told = "the config was read again";
+        self.event(News::new(EventKind::Reloaded, Cause::Config, told));
     }
 
     fn reload_failed(&mut self, what: &str, why: String) {
         self.reloads_failed += 1;
-        self.event(EventKind::ReloadFailed, None, format!("{what}{why}"));
+        self.event(News::new(EventKind::ReloadFailed, Cause::Config, format!("{what}{why}")));
         self.last_reload = Some(Reload { at: now(), ok: false, error: Some(why) });
     }
 
@@ -69,7 +70,7 @@ impl Agent {
             self.restore(&attached);
             return Err(trouble);
         }
-        self.attach_since(&attached);
+        self.attach_since(&attached, Cause::Config);
         if self.state.overrides != former.state.overrides
             && let Err(error) = self.state.save(&self.config.state_file)
         {
@@ -78,9 +79,7 @@ impl Agent {
         self.warnings = warnings;
         self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let changes = difference::between(&former.effective.services, &self.effective.services);
-        for change in changes {
-            self.event(change.kind, Some((change.service, change.backend)), change.message);
-        }
+        changes.into_iter().for_each(|news| self.event(news));
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{Agent, Inputs, config_watch::ConfigWatch, flows::FlowWatch};
 use crate::{
-    api::{self, AgentHandle, ControlSocket, EventKind, EventLog},
+    api::{self, AgentHandle, Cause, ControlSocket, EventKind, EventLog, News},
     config::{Config, ServiceConfig},
     dataplane::{self, DataPlane, Options},
     health::Health,
@@ -230,7 +230,7 @@ impl Agent {
             anyhow::bail!(trouble);
         }
         self.attach_configured()?;
-        self.event(EventKind::Started, None, "the agent serves".to_owned());
+        self.event(News::new(EventKind::Started, Cause::Agent, "the agent serves"));
         Ok(())
     }
 

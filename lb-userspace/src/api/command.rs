@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{
-    ApiError, BackendChange, BackendStatus, ErrorKind, EventLog, Explanation, FlowQuery,
+    Actor, ApiError, BackendChange, BackendStatus, ErrorKind, EventLog, Explanation, FlowQuery,
     ServiceStatus, Stats, Status,
 };
 use crate::model::BackendKey;
@@ -30,6 +30,8 @@ pub enum Command {
     AddService {
         /// The keys of a `[[service]]`, unchecked: see [`crate::config::service_from_json`].
         spec: serde_json::Value,
+        /// Who wants it.
+        by: Actor,
         /// The service as it is then.
         reply: Reply<ServiceStatus>,
     },
@@ -37,6 +39,8 @@ pub enum Command {
     RemoveService {
         /// The service.
         name: String,
+        /// Who wants it.
+        by: Actor,
         /// Done.
         reply: Reply<()>,
     },
@@ -47,6 +51,8 @@ pub enum Command {
         /// The keys of a `[[service.backend]]`, unchecked: see
         /// [`crate::config::backend_from_json`].
         spec: serde_json::Value,
+        /// Who wants it.
+        by: Actor,
         /// The backend as it is then.
         reply: Reply<BackendStatus>,
     },
@@ -58,6 +64,8 @@ pub enum Command {
         backend: BackendKey,
         /// At least one of its fields is there.
         change: BackendChange,
+        /// Who wants it.
+        by: Actor,
         /// The backend as it is then.
         reply: Reply<BackendStatus>,
     },
@@ -69,6 +77,8 @@ pub enum Command {
         backend: BackendKey,
         /// Its open flows are given up.
         force: bool,
+        /// Who wants it.
+        by: Actor,
         /// Done.
         reply: Reply<()>,
     },

@@ -1,14 +1,17 @@
 //! What happened, numbered, for as long as there is room.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
 
+use clap::ValueEnum;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+use super::{Cause, News};
 
 /// Events that are kept; the oldest go first.
 const CAPACITY: usize = 4096;
@@ -24,17 +27,47 @@ pub struct Event {
     pub at: Timestamp,
     /// What sort of event.
     pub kind: EventKind,
+    /// What brought it about.
+    #[serde(default)]
+    pub cause: Cause,
+    /// Who, where somebody is known: `uid 1000 (ada), pid 4711`.
+    #[serde(default)]
+    pub actor: Option<String>,
     /// Name of the service that it is about.
     pub service: Option<String>,
     /// Address of the backend that it is about.
     pub backend: Option<String>,
+    /// What was before, in short words for programs, several with a comma between: `weight 7`.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// What is now.
+    #[serde(default)]
+    pub to: Option<String>,
     /// What happened, for people.
     pub message: String,
 }
 
+impl Event {
+    /// It in one line that says of what it is: `web 10.2.0.11 is down: …`.
+    pub fn sentence(&self) -> String {
+        let subject = [&self.service, &self.backend];
+        let subject: Vec<_> = subject.into_iter().flatten().map(String::as_str).collect();
+        let state = match self.kind {
+            EventKind::BackendDown => " is down",
+            EventKind::BackendUp => " is up",
+            _ => "",
+        };
+        match subject.is_empty() {
+            true => self.message.clone(),
+            false => format!("{}{state}: {}", subject.join(" "), self.message),
+        }
+    }
+}
+
 /// Sorts of events. The words are an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum EventKind {
     /// The agent began to serve.
     Started,
@@ -78,6 +111,7 @@ pub enum EventKind {
     NextHopLost,
     /// Something that a newer agent told.
     #[serde(other)]
+    #[value(skip)]
     Unknown,
 }
 
@@ -93,20 +127,6 @@ impl EventKind {
     /// Whether the operator should look.
     pub fn is_trouble(self) -> bool {
         matches!(self, Self::BackendDown | Self::NextHopLost | Self::Detached | Self::ReloadFailed)
-    }
-
-    /// An event in one line that says of what it is: `web 10.2.0.11 is down: …`.
-    pub fn sentence(self, service: Option<&str>, backend: Option<&str>, message: &str) -> String {
-        let subject: Vec<_> = service.into_iter().chain(backend).collect();
-        let state = match self {
-            Self::BackendDown => " is down",
-            Self::BackendUp => " is up",
-            _ => "",
-        };
-        match subject.is_empty() {
-            true => message.to_owned(),
-            false => format!("{}{state}: {message}", subject.join(" ")),
-        }
     }
 }
 
@@ -127,48 +147,57 @@ pub struct EventLog(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    events: Mutex<VecDeque<Event>>,
+    kept: Mutex<Kept>,
     last: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    events: VecDeque<Event>,
+    totals: BTreeMap<EventKind, u64>,
 }
 
 impl Default for EventLog {
     fn default() -> Self {
-        Self(Arc::new(Inner { events: Mutex::default(), last: watch::Sender::new(0) }))
+        Self(Arc::new(Inner { kept: Mutex::default(), last: watch::Sender::new(0) }))
     }
 }
 
 impl EventLog {
-    /// Adds an event and gives its number. `subject` is the service and the backend.
-    pub fn push(
-        &self,
-        at: SystemTime,
-        kind: EventKind,
-        subject: (Option<String>, Option<String>),
-        message: String,
-    ) -> u64 {
-        let message = shortened(message);
-        let mut events = self.0.events.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = *self.0.last.borrow() + 1;
+    /// Adds an event, and gives it as it is kept.
+    pub fn push(&self, at: SystemTime, news: News) -> Event {
+        let News { kind, cause, actor, service, backend, from, to, message } = news;
         // Only a clock that stands before the year -9999 or after 9999 can't be told.
         let at = Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH);
-        let (service, backend) = subject;
-        if events.len() == CAPACITY {
-            events.pop_front();
+        let (from, to, message) = (from.map(shortened), to.map(shortened), shortened(message));
+        let mut kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = *self.0.last.borrow() + 1;
+        let event = Event { number, at, kind, cause, actor, service, backend, from, to, message };
+        if kept.events.len() == CAPACITY {
+            kept.events.pop_front();
         }
-        events.push_back(Event { number, at, kind, service, backend, message });
+        kept.events.push_back(event.clone());
+        *kept.totals.entry(kind).or_default() += 1;
         self.0.last.send_replace(number);
-        number
+        event
+    }
+
+    /// How many there were of each kind that this agent knows.
+    pub fn totals(&self) -> Vec<(EventKind, u64)> {
+        let kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let total = |kind: &EventKind| (*kind, kept.totals.get(kind).copied().unwrap_or(0));
+        EventKind::value_variants().iter().map(total).collect()
     }
 
     /// What came after event number `since`; 0 is all. A number that was never given, such as one
     /// of an earlier run of the agent, counts as 0.
     pub fn since(&self, since: u64) -> EventPage {
-        let events = self.0.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let last = *self.0.last.borrow();
         let since = if since > last { 0 } else { since };
-        let oldest = events.front().map_or(last + 1, |event| event.number);
+        let oldest = kept.events.front().map_or(last + 1, |event| event.number);
         EventPage {
-            events: events.iter().filter(|event| event.number > since).cloned().collect(),
+            events: kept.events.iter().filter(|event| event.number > since).cloned().collect(),
             last,
             missed: oldest.saturating_sub(since + 1),
         }
@@ -216,7 +245,8 @@ mod tests {
         let log = EventLog::default();
         let kept = |message: String| {
             let length = message.len();
-            log.push(SystemTime::now(), EventKind::ReloadFailed, (None, None), message);
+            let news = News::new(EventKind::ReloadFailed, Cause::Config, message);
+            log.push(SystemTime::now(), news);
             let kept = log.since(0).events.pop().unwrap().message;
             assert!(kept.len() < MESSAGE_MAX + 40 && kept.len() <= length, "{}", kept.len());
             kept
@@ -232,7 +262,7 @@ mod tests {
     }
 
     fn push(log: &EventLog) -> u64 {
-        log.push(SystemTime::now(), EventKind::Reloaded, (None, None), String::new())
+        log.push(SystemTime::now(), News::new(EventKind::Reloaded, Cause::Config, "")).number
     }
 
     #[test]
@@ -265,15 +295,44 @@ mod tests {
         assert_eq!(EventKind::BackendDown.word(), "backend_down");
         let unknown: EventKind = serde_json::from_str("\"comet\"").unwrap();
         assert_eq!(unknown, EventKind::Unknown);
+        for kind in EventKind::value_variants() {
+            assert_eq!(kind.to_possible_value().unwrap().get_name(), kind.word());
+        }
     }
 
     #[test]
     fn a_line_says_of_what_it_is() {
-        let line = |kind: EventKind| kind.sentence(Some("web"), Some("10.0.0.1"), "refused");
-        assert_eq!(line(EventKind::BackendDown), "web 10.0.0.1 is down: refused");
-        assert_eq!(line(EventKind::BackendChanged), "web 10.0.0.1: refused");
-        assert_eq!(EventKind::Started.sentence(None, None, "it serves"), "it serves");
+        let log = EventLog::default();
+        let line = |news| log.push(SystemTime::now(), news).sentence();
+        let news = |kind| {
+            let key: crate::model::BackendKey = "10.0.0.1".parse().unwrap();
+            News::new(kind, Cause::Health, "refused").about("web", key)
+        };
+        assert_eq!(line(news(EventKind::BackendDown)), "web 10.0.0.1 is down: refused");
+        assert_eq!(line(news(EventKind::BackendChanged)), "web 10.0.0.1: refused");
+        let started = News::new(EventKind::Started, Cause::Agent, "it serves");
+        assert_eq!(line(started), "it serves");
         assert!(EventKind::ReloadFailed.is_trouble() && !EventKind::BackendUp.is_trouble());
+    }
+
+    #[test]
+    fn each_kind_is_counted() {
+        let log = EventLog::default();
+        for _ in 0..CAPACITY + 1 {
+            push(&log);
+        }
+        let totals: BTreeMap<_, _> = log.totals().into_iter().collect();
+        assert_eq!(totals[&EventKind::Reloaded], CAPACITY as u64 + 1, "also what is forgotten");
+        assert_eq!(totals[&EventKind::BackendDown], 0);
+        assert!(!totals.contains_key(&EventKind::Unknown));
+    }
+
+    /// What an agent of an earlier version says.
+    #[test]
+    fn an_event_without_the_newer_fields_is_read() {
+        let old = r#"{"number":1,"at":"2026-01-01T00:00:00Z","kind":"started","service":null,"backend":null,"message":"x"}"#;
+        let event: Event = serde_json::from_str(old).unwrap();
+        assert_eq!((event.cause, event.from, event.actor), (Cause::Unknown, None, None));
     }
 
     #[tokio::test]

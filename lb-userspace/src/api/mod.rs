@@ -18,10 +18,12 @@
 //! What fails answers `{"error": {"kind", "message", "hint"}}`, with a 4xx status where the input
 //! was wrong.
 
+mod actor;
 mod client;
 mod command;
 mod error;
 mod events;
+mod news;
 mod routes;
 pub mod serve;
 mod socket;
@@ -31,10 +33,12 @@ pub mod testing;
 mod tests;
 mod types;
 
+pub use actor::Actor;
 pub use client::{Client, ClientError};
 pub use command::{AgentHandle, Command};
 pub use error::{ApiError, ErrorKind};
 pub use events::{Event, EventKind, EventLog, EventPage};
+pub use news::{Cause, News};
 pub use routes::router;
 pub use socket::ControlSocket;
 pub use types::{

@@ -17,7 +17,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
-    AgentHandle, ApiError, BODY_MAX, BackendChange, BackendStatus, Command,
+    Actor, AgentHandle, ApiError, BODY_MAX, BackendChange, BackendStatus, Command,
     EVENTS_WAIT_MAX_SECONDS, ErrorKind, EventPage, Explanation, FlowQuery, Removed, ServiceStatus,
     Stats, Status, serve::CONNECTIONS_MAX,
 };
@@ -95,9 +95,10 @@ async fn services(State(agent): Agent) -> Answer<Vec<ServiceStatus>> {
 
 async fn add_service(
     State(agent): Agent,
+    by: Actor,
     Body(spec): Body<serde_json::Value>,
 ) -> impl IntoResponse {
-    let service = agent.ask(|reply| Command::AddService { spec, reply }).await?;
+    let service = agent.ask(|reply| Command::AddService { spec, by, reply }).await?;
     Ok::<_, ApiError>((StatusCode::CREATED, Json(service)))
 }
 
@@ -110,10 +111,11 @@ async fn service(
 
 async fn remove_service(
     State(agent): Agent,
+    by: Actor,
     Input(Path(name)): Input<Path<String>>,
 ) -> Answer<Removed> {
     let removed = name.clone();
-    agent.ask(|reply| Command::RemoveService { name, reply }).await?;
+    agent.ask(|reply| Command::RemoveService { name, by, reply }).await?;
     Ok(Json(Removed { removed }))
 }
 
@@ -126,15 +128,17 @@ async fn backends(
 
 async fn add_backend(
     State(agent): Agent,
+    by: Actor,
     Input(Path(service)): Input<Path<String>>,
     Body(spec): Body<serde_json::Value>,
 ) -> impl IntoResponse {
-    let backend = agent.ask(|reply| Command::AddBackend { service, spec, reply }).await?;
+    let backend = agent.ask(|reply| Command::AddBackend { service, spec, by, reply }).await?;
     Ok::<_, ApiError>((StatusCode::CREATED, Json(backend)))
 }
 
 async fn set_backend(
     State(agent): Agent,
+    by: Actor,
     Input(Path((service, address))): Input<Path<(String, String)>>,
     Body(change): Body<BackendChange>,
 ) -> Answer<BackendStatus> {
@@ -143,7 +147,7 @@ async fn set_backend(
         return Err(ApiError::new(ErrorKind::Invalid, "the change is empty")
             .hint("give `weight`, `drain` or both"));
     }
-    let command = |reply| Command::SetBackend { service, backend, change, reply };
+    let command = |reply| Command::SetBackend { service, backend, change, by, reply };
     agent.ask(command).await.map(Json)
 }
 
@@ -156,11 +160,12 @@ struct RemoveQuery {
 
 async fn remove_backend(
     State(agent): Agent,
+    by: Actor,
     Input(Path((service, address))): Input<Path<(String, String)>>,
     Input(Query(RemoveQuery { force })): Input<Query<RemoveQuery>>,
 ) -> Answer<Removed> {
     let backend = backend_key(&address)?;
-    agent.ask(|reply| Command::RemoveBackend { service, backend, force, reply }).await?;
+    agent.ask(|reply| Command::RemoveBackend { service, backend, force, by, reply }).await?;
     Ok(Json(Removed { removed: backend.to_string() }))
 }
 

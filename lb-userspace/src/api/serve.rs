@@ -2,19 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, serve::Listener};
+use axum::{Extension, Router, serve::Listener};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use tokio::{
+    net::UnixStream,
     sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
 };
 
-use super::socket::ControlSocket;
+use super::{actor::Peer, socket::ControlSocket};
 
 /// Connections at a time; more wait in the kernel's backlog.
 pub(super) const CONNECTIONS_MAX: usize = 64;
@@ -30,13 +31,26 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves the control API until `stop` is done; then the socket's name goes.
 pub async fn on_socket(mut socket: ControlSocket, router: Router, stop: impl Future<Output = ()>) {
-    on_listener(&mut socket.listener, router, stop).await;
+    let router = |stream: &UnixStream| match Peer::at(stream) {
+        Some(peer) => router.clone().layer(Extension(peer)),
+        None => router.clone(),
+    };
+    accept(&mut socket.listener, router, stop).await;
 }
 
 /// Serves `router` on `listener` until `stop` is done.
 pub async fn on_listener<L: Listener>(
     listener: &mut L,
     router: Router,
+    stop: impl Future<Output = ()>,
+) {
+    accept(listener, |_| router.clone(), stop).await;
+}
+
+/// Serves each connection by the router that is made for it.
+async fn accept<L: Listener>(
+    listener: &mut L,
+    router: impl Fn(&L::Io) -> Router,
     stop: impl Future<Output = ()>,
 ) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -46,7 +60,7 @@ pub async fn on_listener<L: Listener>(
             // The semaphore is never closed.
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             let (io, _) = listener.accept().await;
-            let service = TowerToHyperService::new(router.clone());
+            let service = TowerToHyperService::new(router(&io));
             connections.spawn(async move {
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())

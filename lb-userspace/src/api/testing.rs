@@ -14,9 +14,10 @@ use tokio::{
 };
 
 use super::{
-    AgentHandle, ApiError, BackendChange, BackendState, BackendStatus, BackendTraffic, Command,
-    EventKind, EventLog, Explanation, FlowsStatus, HealthStatus, InterfaceStatus, NextHopStatus,
-    ServiceStatus, ServiceTraffic, Stats, Status, Step, router, serve, socket::ControlSocket,
+    Actor, AgentHandle, ApiError, BackendChange, BackendState, BackendStatus, BackendTraffic,
+    Cause, Command, EventKind, EventLog, Explanation, FlowsStatus, HealthStatus, InterfaceStatus,
+    News, NextHopStatus, ServiceStatus, ServiceTraffic, Stats, Status, Step, router, serve,
+    socket::ControlSocket,
 };
 use crate::{
     config::{BackendConfig, ServiceConfig, backend_from_json, service_from_json},
@@ -89,12 +90,16 @@ impl Memory {
         match command {
             Command::Status(reply) => drop(reply.send(Ok(self.status()))),
             Command::Stats(reply) => drop(reply.send(Ok(self.stats()))),
-            Command::AddService { spec, reply } => drop(reply.send(self.add_service(&spec))),
-            Command::RemoveService { name, reply } => drop(reply.send(self.remove_service(&name))),
-            Command::AddBackend { service, spec, reply } => {
+            Command::AddService { spec, by, reply } => {
+                drop(reply.send(self.add_service(&spec, &by)))
+            }
+            Command::RemoveService { name, reply, .. } => {
+                drop(reply.send(self.remove_service(&name)))
+            }
+            Command::AddBackend { service, spec, reply, .. } => {
                 drop(reply.send(self.add_backend(&service, &spec)));
             }
-            Command::SetBackend { service, backend, change, reply } => {
+            Command::SetBackend { service, backend, change, reply, .. } => {
                 drop(reply.send(self.set_backend(&service, backend, change)));
             }
             Command::RemoveBackend { service, backend, reply, .. } => {
@@ -125,12 +130,17 @@ impl Memory {
         found.ok_or_else(|| ApiError::no_service(name))
     }
 
-    fn add_service(&mut self, spec: &serde_json::Value) -> Result<ServiceStatus, ApiError> {
+    fn add_service(
+        &mut self,
+        spec: &serde_json::Value,
+        by: &Actor,
+    ) -> Result<ServiceStatus, ApiError> {
         let service = service_from_json(spec, &self.services)?;
         self.services.push(service.clone());
-        let subject = (Some(service.name.clone()), None);
         let message = format!("service {} is added", service.name);
-        self.events.push(std::time::SystemTime::now(), EventKind::ServiceAdded, subject, message);
+        let news = News::new(EventKind::ServiceAdded, Cause::Api, message);
+        let news = news.about(&service.name, None).is(service.key).by(by);
+        self.events.push(std::time::SystemTime::now(), news);
         Ok(self.service_status(&service))
     }
 

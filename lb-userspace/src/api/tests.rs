@@ -8,7 +8,10 @@ use tokio::{
 };
 
 use super::{testing::TestAgent, *};
-use crate::config::{BackendSpec, ServiceSpec};
+use crate::{
+    config::{BackendSpec, ServiceSpec},
+    model::BackendKey,
+};
 
 fn spec(name: &str, vip: &str, backends: &[&str]) -> ServiceSpec {
     let backend =
@@ -193,8 +196,8 @@ async fn followers_lock_nobody_out() {
     }
     client.status().await.unwrap();
     assert_eq!(client.events(0, false).await.unwrap(), EventPage::default());
-    let event = (SystemTime::now(), EventKind::Reloaded, (None, None), "x".to_owned());
-    agent.handle().events.push(event.0, event.1, event.2, event.3);
+    let news = News::new(EventKind::Reloaded, Cause::Config, "x");
+    agent.handle().events.push(SystemTime::now(), news);
     while let Some(page) = followers.join_next().await {
         assert_eq!(page.unwrap().unwrap().events.len(), 1);
     }
@@ -228,9 +231,9 @@ async fn events_are_waited_for() {
         let client = client.clone();
         async move { client.events(0, true).await.unwrap() }
     });
-    let subject = (Some("web".to_owned()), Some("10.0.0.11".to_owned()));
-    let at = SystemTime::now();
-    agent.handle().events.push(at, EventKind::BackendDown, subject, "refused".to_owned());
+    let key: BackendKey = "10.0.0.11".parse().unwrap();
+    let news = News::new(EventKind::BackendDown, Cause::Health, "refused").about("web", key);
+    agent.handle().events.push(SystemTime::now(), news);
     let page = waiting.await.unwrap();
     assert_eq!((page.last, page.events.len()), (1, 1));
     assert_eq!(page.events[0].kind, EventKind::BackendDown);

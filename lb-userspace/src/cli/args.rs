@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser, v
 use clap_complete::Shell;
 
 use crate::{
+    api::EventKind,
     config::{BackendSpec, HealthSpec, ServiceSpec, parse_duration},
     model::{BackendKey, MacAddress},
 };
@@ -192,6 +193,12 @@ pub enum Remote {
         /// Only what came after the event of that number
         #[arg(long, value_name = "NUMBER", default_value_t = 0)]
         since: u64,
+        /// Only what is about that service or a backend of it
+        #[arg(long, value_name = "NAME")]
+        service: Option<String>,
+        /// Only that kind; may be given many times
+        #[arg(long, value_name = "KIND")]
+        kind: Vec<EventKind>,
     },
     /// Tell what the running balancer would do with a packet, step by step
     Explain(ExplainArgs),

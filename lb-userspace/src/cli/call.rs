@@ -13,7 +13,7 @@ use super::{
     args::{BackendArg, BackendVerb, DrainArgs, ExplainArgs, Remote, ServiceVerb},
     show,
 };
-use crate::api::{BackendChange, BackendState, Client, FlowQuery, Removed};
+use crate::api::{BackendChange, BackendState, Client, Event, FlowQuery, Removed};
 
 /// Does a verb to the end.
 pub(super) fn run<W: Write>(
@@ -34,7 +34,13 @@ async fn dispatch<W: Write>(
     match verb {
         Remote::Status => printer.say(&client.status().await?, show::status),
         Remote::Stats => printer.say(&client.stats().await?, show::stats),
-        Remote::Events { follow, since } => events(client, since, follow, printer).await,
+        Remote::Events { follow, since, service, kind } => {
+            let wanted = |event: &Event| {
+                let of_service = service.is_none() || event.service == service;
+                of_service && (kind.is_empty() || kind.contains(&event.kind))
+            };
+            events(client, since, follow, wanted, printer).await
+        }
         Remote::Explain(ExplainArgs { from, to, protocol }) => {
             let query = FlowQuery { from, to, protocol };
             printer.say(&client.explain(&query).await?, show::explanation)
@@ -137,6 +143,7 @@ async fn events<W: Write>(
     client: &Client,
     mut since: u64,
     follow: bool,
+    wanted: impl Fn(&Event) -> bool,
     printer: &mut Printer<'_, W>,
 ) -> Result<(), Failure> {
     let mut wait = false;
@@ -145,7 +152,7 @@ async fn events<W: Write>(
         if page.missed > 0 && !printer.json {
             writeln!(printer.out, "({} earlier events are forgotten)", page.missed)?;
         }
-        for event in &page.events {
+        for event in page.events.iter().filter(|event| wanted(event)) {
             printer.say(event, show::event)?;
         }
         if !follow {

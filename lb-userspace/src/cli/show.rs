@@ -283,13 +283,31 @@ pub(super) fn event(event: &Event) -> String {
     };
     let subject = [&event.service, &event.backend];
     let subject: Vec<_> = subject.into_iter().flatten().map(String::as_str).collect();
-    let mut table = Table::new([("", Right), ("", Left), ("", Left), ("", Left), ("", Left)]);
+    let change = match (&event.from, &event.to) {
+        (Some(from), Some(to)) => format!("{from} -> {to}"),
+        (Some(from), None) => format!("{from} -> none"),
+        (None, Some(to)) => format!("-> {to}"),
+        (None, None) => String::new(),
+    };
+    let by = event.actor.as_ref().map(|actor| format!(" by {actor}")).unwrap_or_default();
+    let why = format!("({}{by})", event.cause.word());
+    let mut table = Table::new([
+        ("", Right),
+        ("", Left),
+        ("", Left),
+        ("", Left),
+        ("", Left),
+        ("", Left),
+        ("", Left),
+    ]);
     table.row([
         Cell::styled(format!("{:>5}", event.number), DIM),
         format!("{:.3}", event.at).into(),
         Cell::styled(format!("{:17}", event.kind.word()), style),
         subject.join(" ").into(),
+        Cell::styled(change, BOLD),
         (&*event.message).into(),
+        Cell::styled(why, DIM),
     ]);
     // One row, without the head.
     let text = table.render(0);

@@ -14,7 +14,10 @@ use serde_json::Value;
 use tokio::runtime::{self, Runtime};
 
 use super::{command::GROUPS, *};
-use crate::api::{EventKind, testing::TestAgent};
+use crate::{
+    api::{Cause, EventKind, News, testing::TestAgent},
+    model::BackendKey,
+};
 
 /// What a command line gave.
 #[derive(Debug)]
@@ -144,20 +147,29 @@ fn the_state_of_things_is_shown() {
 #[test]
 fn events_are_lines_and_are_followed_until_the_end() {
     let mut lab = Lab::with_web();
-    let subject = (Some("web".to_owned()), Some("10.0.0.11".to_owned()));
     let push = |lab: &Lab, message: &str| {
-        let kind = EventKind::BackendDown;
-        lab.agent.handle().events.push(
-            SystemTime::now(),
-            kind,
-            subject.clone(),
-            message.to_owned(),
-        );
+        let key: BackendKey = "10.0.0.11".parse().unwrap();
+        let news = News::new(EventKind::BackendDown, Cause::Health, message);
+        let news = news.about("web", key).became("healthy", "unhealthy");
+        lab.agent.handle().events.push(SystemTime::now(), news);
     };
     push(&lab, "refused");
     let all = lab.say(&["events"]).out;
     assert_eq!(all.lines().count(), 2, "{all}");
-    assert!(all.contains("backend_down       web 10.0.0.11  refused"), "{all}");
+    let down = "backend_down       web 10.0.0.11  healthy -> unhealthy  refused  (health)";
+    assert!(all.contains(down), "{all}");
+    let by = format!("(api by uid {}", nix::unistd::getuid());
+    let pid = format!(", pid {})", std::process::id());
+    let added = all.lines().next().unwrap();
+    assert!(added.contains(&by) && added.ends_with(&pid), "{added}");
+    let only = |words: &[&str]| lab.say(&[&["events"], words].concat()).out.lines().count();
+    assert_eq!(only(&["--service", "web"]), 2);
+    assert_eq!(only(&["--service", "dns"]), 0);
+    assert_eq!(only(&["--kind", "backend_down"]), 1);
+    assert_eq!(only(&["--kind", "backend_down", "--kind", "service_added"]), 2);
+    let wrong = lab.say(&["events", "--kind", "backend_dwon"]);
+    assert_eq!(wrong.status, WRONG_INPUT, "{wrong:?}");
+    assert!(wrong.err.contains("backend_down"), "{wrong:?}");
     let later = lab.json(&["events", "--since", "1"]);
     assert_eq!((&later["number"], &later["kind"]), (&2.into(), &"backend_down".into()));
 

@@ -61,6 +61,8 @@ pub struct HealthEvent {
     pub service: ServiceKey,
     /// The backend.
     pub backend: BackendKey,
+    /// What it was; `None` while nothing was known.
+    pub before: Option<bool>,
     /// What it is now.
     pub healthy: bool,
     /// What the deciding probe saw.

@@ -21,6 +21,7 @@ pub(super) async fn run(spec: CheckSpec, report: SharedReport, events: mpsc::Sen
         next += jittered(spec.check.interval);
         let outcome = probe::run(spec.reach(), &spec.check).await;
         let at = SystemTime::now();
+        let before = report.read().healthy;
         let transition = state.observe(&outcome);
         report.update(|report| {
             match outcome {
@@ -39,6 +40,7 @@ pub(super) async fn run(spec: CheckSpec, report: SharedReport, events: mpsc::Sen
             let event = HealthEvent {
                 service: spec.service,
                 backend: spec.backend,
+                before,
                 healthy: transition.healthy,
                 reason: outcome.reason().to_owned(),
                 at,

@@ -65,5 +65,5 @@ impl MetricsServer {
 async fn metrics(State(agent): State<AgentHandle>) -> Result<impl IntoResponse, ApiError> {
     let status = agent.ask(Command::Status).await?;
     let stats = agent.ask(Command::Stats).await?;
-    Ok(([(CONTENT_TYPE, OPEN_METRICS)], render(&status, &stats)))
+    Ok(([(CONTENT_TYPE, OPEN_METRICS)], render(&status, &stats, &agent.events.totals())))
 }

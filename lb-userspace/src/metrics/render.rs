@@ -9,13 +9,14 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::api::{BackendStatus, Stats, Status};
+use crate::api::{BackendStatus, EventKind, Stats, Status};
 
 /// The text of all metrics.
-pub fn render(status: &Status, stats: &Stats) -> String {
+pub fn render(status: &Status, stats: &Stats, events: &[(EventKind, u64)]) -> String {
     let mut registry = Registry::with_prefix("xlb");
-    registry
-        .register_collector(Box::new(Snapshot { status: status.clone(), stats: stats.clone() }));
+    let events = events.iter().map(|(kind, count)| (kind.word(), *count)).collect();
+    let snapshot = Snapshot { status: status.clone(), stats: stats.clone(), events };
+    registry.register_collector(Box::new(snapshot));
     let mut text = String::new();
     // Writing into a String can't fail, and the snapshot's own encoding adds no errors.
     let _ = encode(&mut text, &registry);
@@ -26,6 +27,7 @@ pub fn render(status: &Status, stats: &Stats) -> String {
 struct Snapshot {
     status: Status,
     stats: Stats,
+    events: Vec<(String, u64)>,
 }
 
 type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
@@ -50,6 +52,8 @@ impl Collector for Snapshot {
         let reloads = [("ok", status.reloads_ok_total), ("error", status.reloads_failed_total)];
         let reloads = reloads.map(|(result, count)| ([("result", result)], count));
         counters(out, "reloads", "Reloads of the config", reloads)?;
+        let events = self.events.iter().map(|(kind, count)| ([("kind", &**kind)], *count));
+        counters(out, "events", "What happened, by kind", events)?;
         let attached = status.interfaces.iter().map(|interface| {
             ([("interface", &*interface.name)], f64::from(u8::from(interface.attached)))
         });

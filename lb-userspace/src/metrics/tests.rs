@@ -65,6 +65,8 @@ async fn a_scrape_tells_everything() {
         "xlb_maps_bytes 12582912.0".to_owned(),
         "xlb_reloads_total{result=\"ok\"} 3".to_owned(),
         "xlb_reloads_total{result=\"error\"} 1".to_owned(),
+        "xlb_events_total{kind=\"service_added\"} 1".to_owned(),
+        "xlb_events_total{kind=\"backend_down\"} 0".to_owned(),
         "xlb_interface_attached{interface=\"eth0\"} 1.0".to_owned(),
         "xlb_passes_total 77".to_owned(),
         "xlb_drops_total{reason=\"fragment\"} 5".to_owned(),
@@ -106,6 +108,6 @@ async fn label_values_cannot_break_out() {
     let handle = agent.handle();
     let mut status = handle.ask(Command::Status).await.unwrap();
     status.version = "a\"} 1\nxlb_evil 1\\".to_owned();
-    let text = render(&status, &handle.ask(Command::Stats).await.unwrap());
+    let text = render(&status, &handle.ask(Command::Stats).await.unwrap(), &[]);
     assert!(text.contains("xlb_build_info{version=\"a\\\"} 1\\nxlb_evil 1\\\\\"} 1.0\n"), "{text}");
 }

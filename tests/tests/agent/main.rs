@@ -1,6 +1,7 @@
 //! The agent's life, and changes while clients are being served.
 
 mod changes;
+mod events;
 mod health;
 mod life;
 mod reload;
@@ -19,14 +20,18 @@ fn attached(namespace: &Namespace, interface: &str) -> Result<bool> {
     Ok(link[0].get("xdp").is_some())
 }
 
-/// The kinds of all events so far.
-fn kinds(agent: &Agent<'_>) -> Result<Vec<String>> {
+/// All events so far.
+fn events(agent: &Agent<'_>) -> Result<Vec<serde_json::Value>> {
     let events = agent.try_call(&["events"])?.expect(0)?;
-    let kind = |line| {
-        let event: serde_json::Value = serde_json::from_str(line)?;
+    events.stdout.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
+/// Their kinds.
+fn kinds(agent: &Agent<'_>) -> Result<Vec<String>> {
+    let kind = |event: serde_json::Value| {
         Ok(event["kind"].as_str().context("an event without a kind")?.to_owned())
     };
-    events.stdout.lines().map(kind).collect()
+    events(agent)?.into_iter().map(kind).collect()
 }
 
 /// # Errors
