@@ -8,6 +8,7 @@ mod config;
 mod dataplane;
 mod decap;
 mod health;
+mod hooks;
 mod metrics;
 mod model;
 mod network;

@@ -34,6 +34,7 @@ use crate::{
     config::{self, BackendConfig, Config, ConfigErrors, ServiceConfig},
     dataplane::DataPlane,
     health::{Health, HealthEvent},
+    hooks::Hooks,
     model::{BackendKey, Desired},
     network::{Interfaces, NextHops, Resolution},
     plan::Actual,
@@ -42,6 +43,7 @@ use crate::{
 use config_watch::ConfigWatch;
 pub use desired::idle_seconds;
 use flows::{FlowWatch, Surveyed};
+use start::Servers;
 pub use start::{Settings, capacity, room};
 
 /// From one look at what has no events of its own to the next.
@@ -72,6 +74,14 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let config_watch = ConfigWatch::new(&settings.config, hangup);
     let config = config::load(&settings.config)?;
     let (mut agent, inputs, doors) = start::prepare(&settings, config, config_watch).await?;
+    let mut hooks = Servers::default();
+    let (hook, events) = (agent.hooks.clone(), agent.events.clone());
+    hooks.start(|stopped| async move {
+        let stop = async {
+            let _ = stopped.await;
+        };
+        hook.serve(events, stop).await;
+    });
     let settled = tokio::select! {
         () = agent.settle(&inputs) => true,
         () = stopped(&mut terminate, &mut interrupt) => false,
@@ -92,7 +102,10 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     agent.save_history();
     agent.event(News::new(EventKind::Stopping, Cause::Agent, "the agent stops"));
     servers.stop().await;
-    Ok(agent.finish(settings.keep)?)
+    let finished = agent.finish(settings.keep);
+    // Last of all: packets don't wait for a hook.
+    hooks.stop().await;
+    Ok(finished?)
 }
 
 async fn stopped(terminate: &mut Signal, interrupt: &mut Signal) {
@@ -123,6 +136,7 @@ struct Agent {
     /// The interfaces as they were when they were last attached to.
     known_interfaces: Interfaces,
     events: EventLog,
+    hooks: Hooks,
     started: Instant,
     last_reload: Option<Reload>,
     reloads_ok: u64,

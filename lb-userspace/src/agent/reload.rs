@@ -78,6 +78,7 @@ impl Agent {
         }
         self.warnings = warnings;
         self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        self.hooks.set(self.config.on_event.clone(), &self.events);
         let changes = difference::between(&former.effective.services, &self.effective.services);
         changes.into_iter().for_each(|news| self.event(news));
         Ok(())

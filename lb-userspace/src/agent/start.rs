@@ -20,6 +20,7 @@ use crate::{
     config::{Config, ServiceConfig},
     dataplane::{self, DataPlane, Options},
     health::Health,
+    hooks::Hooks,
     metrics::MetricsServer,
     network::NextHops,
     objects,
@@ -50,6 +51,7 @@ pub struct Settings {
 }
 
 /// The tasks beside the agent's loop.
+#[derive(Default)]
 pub(super) struct Servers {
     stops: Vec<oneshot::Sender<()>>,
     tasks: Vec<JoinHandle<()>>,
@@ -66,7 +68,7 @@ impl Servers {
         }
     }
 
-    fn start<F, S>(&mut self, server: S)
+    pub(super) fn start<F, S>(&mut self, server: S)
     where
         S: FnOnce(oneshot::Receiver<()>) -> F,
         F: Future<Output = ()> + Send + 'static,
@@ -88,7 +90,7 @@ impl Doors {
     /// Answers from now on.
     pub(super) fn open(self) -> Servers {
         let Self { handle, socket, metrics } = self;
-        let mut servers = Servers { stops: Vec::new(), tasks: Vec::new() };
+        let mut servers = Servers::default();
         let router = api::router(handle.clone());
         servers.start(|stopped| async move {
             api::serve::on_socket(socket, router, async {
@@ -163,6 +165,7 @@ pub(super) async fn prepare(
     let events = EventLog::default();
     let handle = AgentHandle { commands: commands_in, events: events.clone() };
     let agent = Agent {
+        hooks: Hooks::new(config.on_event.clone()),
         config_path: settings.config.clone(),
         config,
         state,

@@ -37,6 +37,7 @@ impl Agent {
         warnings.extend(self.trouble.iter().map(|trouble| {
             format!("the data plane doesn't do what is desired, it is tried again: {trouble}")
         }));
+        warnings.extend(self.hooks.status().trouble);
         warnings.extend(self.next_hops.trouble().borrow().clone());
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -47,6 +48,7 @@ impl Agent {
             maps_bytes: self.plane.map_bytes().map_err(failed)?,
             flow_capacity: self.plane.flow_capacity().into(),
             flows: self.flows_status(),
+            hooks: self.hooks.status(),
             services,
             reloads_ok_total: self.reloads_ok,
             reloads_failed_total: self.reloads_failed,

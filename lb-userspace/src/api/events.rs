@@ -182,6 +182,11 @@ impl EventLog {
         event
     }
 
+    /// The number of the last event; 0 before the first.
+    pub fn last(&self) -> u64 {
+        *self.0.last.borrow()
+    }
+
     /// How many there were of each kind that this agent knows.
     pub fn totals(&self) -> Vec<(EventKind, u64)> {
         let kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);

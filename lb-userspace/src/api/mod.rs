@@ -43,8 +43,8 @@ pub use routes::router;
 pub use socket::ControlSocket;
 pub use types::{
     BackendChange, BackendState, BackendStatus, BackendTraffic, Explanation, FlowQuery,
-    FlowsStatus, HealthStatus, InterfaceStatus, NextHopStatus, Reload, Removed, ServiceStatus,
-    ServiceTraffic, Stats, Status, Step,
+    FlowsStatus, HealthStatus, HooksStatus, InterfaceStatus, NextHopStatus, Reload, Removed,
+    ServiceStatus, ServiceTraffic, Stats, Status, Step,
 };
 
 /// Longest body in bytes of a request.

@@ -15,9 +15,9 @@ use tokio::{
 
 use super::{
     Actor, AgentHandle, ApiError, BackendChange, BackendState, BackendStatus, BackendTraffic,
-    Cause, Command, EventKind, EventLog, Explanation, FlowsStatus, HealthStatus, InterfaceStatus,
-    News, NextHopStatus, ServiceStatus, ServiceTraffic, Stats, Status, Step, router, serve,
-    socket::ControlSocket,
+    Cause, Command, EventKind, EventLog, Explanation, FlowsStatus, HealthStatus, HooksStatus,
+    InterfaceStatus, News, NextHopStatus, ServiceStatus, ServiceTraffic, Stats, Status, Step,
+    router, serve, socket::ControlSocket,
 };
 use crate::{
     config::{BackendConfig, ServiceConfig, backend_from_json, service_from_json},
@@ -208,6 +208,7 @@ impl Memory {
             maps_bytes: 12 << 20,
             flow_capacity: 1_000_000,
             flows: FlowsStatus { capacity: 1_000_000, ..FlowsStatus::default() },
+            hooks: HooksStatus { ok_total: 6, timed_out_total: 2, ..HooksStatus::default() },
             services: self.services.iter().map(|service| self.service_status(service)).collect(),
             reloads_ok_total: 3,
             reloads_failed_total: 1,

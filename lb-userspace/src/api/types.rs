@@ -24,6 +24,9 @@ pub struct Status {
     pub flow_capacity: u64,
     /// Flows in moving slots.
     pub flows: FlowsStatus,
+    /// Runs of the command `on_event`.
+    #[serde(default)]
+    pub hooks: HooksStatus,
     /// By name.
     pub services: Vec<ServiceStatus>,
     /// Reloads of the config since the start that took effect.
@@ -53,6 +56,23 @@ pub struct FlowsStatus {
     pub table_full_total: u64,
     /// Flows whose backend was dead or gone, and which got another one.
     pub picked_anew_total: u64,
+}
+
+/// What became of the runs of the command `on_event`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HooksStatus {
+    /// It ended with status 0.
+    pub ok_total: u64,
+    /// It ended otherwise.
+    pub failed_total: u64,
+    /// It was killed when its time was over.
+    pub timed_out_total: u64,
+    /// It could not be started.
+    pub not_started_total: u64,
+    /// Events that came faster than it ends, and that it was not run for.
+    pub missed_total: u64,
+    /// What was wrong with the last run; null where nothing was.
+    pub trouble: Option<String>,
 }
 
 /// An interface that the program is to be attached to.

@@ -109,6 +109,12 @@ section! { top, "", "Keys at the top of the file, before any header.";
     FLOW_CAPACITY = "flow_capacity", Integer, Integer(1_000_000),
         "an integer from 1024 to 67108864",
         "Most flows that are remembered at a time while backends change.";
+    ON_EVENT = "on_event", List, Otherwise("none"),
+        "a command and its arguments: an absolute path or a plain name, such as [\"/usr/local/bin/tell\", \"--urgent\"]",
+        "The command that is run for each event, with the event as JSON on standard input. No shell; with the agent's rights.";
+    ON_EVENT_TIMEOUT = "on_event_timeout", Text, Text("10s"),
+        "a duration from \"100ms\" to \"10m\"",
+        "When a run of that command is killed.";
     API = "api", Table, Otherwise("its keys' defaults"),
         "the section `[api]`",
         "The control socket and the metrics.";

@@ -30,8 +30,8 @@ pub use error::{ConfigErrors, ErrorKind};
 pub use reference::reference;
 pub use spec::{BackendSpec, HealthSpec, ServiceSpec, backend_from_json, service_from_json};
 pub use types::{
-    ActiveCheck, BackendConfig, Config, HealthCheck, NextHop, Probe, ServiceConfig, StatusRange,
-    XdpMode,
+    ActiveCheck, BackendConfig, Config, HealthCheck, Hook, NextHop, Probe, ServiceConfig,
+    StatusRange, XdpMode,
 };
 pub use value::parse_duration;
 

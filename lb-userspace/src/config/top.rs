@@ -1,14 +1,20 @@
 //! Checks the top of the file, and through it all the rest.
 
+use std::{ops::RangeInclusive, time::Duration};
+
 use super::{
     error::{ErrorKind, Fault, Faults},
     keys::{Kind, api, service as service_keys, top as keys},
     node::{Node, Value},
     read::{Table, wrong_type},
     service::{self, Others},
-    types::{Api, Config, ServiceConfig},
+    types::{Api, Config, Hook, ServiceConfig},
     value,
 };
+
+/// How long a hook may run.
+const HOOK_TIMEOUTS: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(600);
 
 /// Checks a whole config.
 pub(super) fn check(root: &Node, faults: &mut Faults) -> Option<Config> {
@@ -22,6 +28,8 @@ pub(super) fn check(root: &Node, faults: &mut Faults) -> Option<Config> {
     let source_ipv4 = table.value(&keys::SOURCE_IPV4, faults, value::source);
     let source_ipv6 = table.value(&keys::SOURCE_IPV6, faults, value::source);
     let flow_capacity = table.value(&keys::FLOW_CAPACITY, faults, value::integer(1024..=1 << 26));
+    let on_event = table.value(&keys::ON_EVENT, faults, value::command);
+    let timeout = table.value(&keys::ON_EVENT_TIMEOUT, faults, value::duration(HOOK_TIMEOUTS));
     let api = check_api(&table, faults);
     let services = check_services(&table, faults);
     Some(Config {
@@ -34,6 +42,7 @@ pub(super) fn check(root: &Node, faults: &mut Faults) -> Option<Config> {
         source_ipv4,
         source_ipv6,
         flow_capacity: flow_capacity?,
+        on_event: on_event.zip(timeout).map(|(command, timeout)| Hook { command, timeout }),
         api: api?,
         services: services?,
     })

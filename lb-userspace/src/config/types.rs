@@ -32,6 +32,8 @@ pub struct Config {
     pub source_ipv6: Option<Ipv6Addr>,
     /// Most flows that are remembered at a time.
     pub flow_capacity: u32,
+    /// What is run for each event.
+    pub on_event: Option<Hook>,
     /// How the agent is reached.
     pub api: Api,
     /// Names and keys are unique.
@@ -56,6 +58,27 @@ pub enum NextHop {
     Auto,
     /// Always to this address.
     Mac(MacAddress),
+}
+
+/// A command that is run for each event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// The program, then its arguments; at least the program, an absolute path or a plain name.
+    pub command: Vec<String>,
+    /// When it is killed.
+    pub timeout: Duration,
+}
+
+impl Hook {
+    /// What is run.
+    pub fn program(&self) -> &str {
+        self.command.first().map_or("", String::as_str)
+    }
+
+    /// What it is told.
+    pub fn arguments(&self) -> &[String] {
+        self.command.get(1..).unwrap_or_default()
+    }
 }
 
 /// How the agent is reached.

@@ -154,6 +154,24 @@ pub(super) fn absolute_path(node: &Node) -> Result<PathBuf, Fault> {
     Ok(PathBuf::from(found))
 }
 
+/// A program and its arguments, without a shell.
+pub(super) fn command(node: &Node) -> Result<Vec<String>, Fault> {
+    let Value::List(items) = &node.value else { return Err(wrong_type(node, Kind::List)) };
+    let words = items.iter().map(|item| Ok(text(item)?.to_owned()));
+    let words: Vec<String> = words.collect::<Result<_, Fault>>()?;
+    if words.iter().any(|word| word.contains('\0')) {
+        return Err(Fault::bad("a command can't hold a zero byte"));
+    }
+    match words.first().map(String::as_str) {
+        None | Some("") => Err(Fault::bad("no command")),
+        // By a path from wherever the agent happens to be, another program could be run.
+        Some(program) if program.contains('/') && !program.starts_with('/') => {
+            Err(Fault::bad(format!("{program:?} is neither an absolute path nor a plain name")))
+        }
+        Some(_) => Ok(words),
+    }
+}
+
 pub(super) fn socket_path(node: &Node) -> Result<PathBuf, Fault> {
     let path = absolute_path(node)?;
     match path.as_os_str().len() {

@@ -54,6 +54,16 @@ impl Collector for Snapshot {
         counters(out, "reloads", "Reloads of the config", reloads)?;
         let events = self.events.iter().map(|(kind, count)| ([("kind", &**kind)], *count));
         counters(out, "events", "What happened, by kind", events)?;
+        let hooks = &status.hooks;
+        let hooks = [
+            ("ok", hooks.ok_total),
+            ("failed", hooks.failed_total),
+            ("timed_out", hooks.timed_out_total),
+            ("not_started", hooks.not_started_total),
+            ("missed", hooks.missed_total),
+        ];
+        let hooks = hooks.map(|(result, count)| ([("result", result)], count));
+        counters(out, "hooks", "Events that on_event was run for, or not", hooks)?;
         let attached = status.interfaces.iter().map(|interface| {
             ([("interface", &*interface.name)], f64::from(u8::from(interface.attached)))
         });

@@ -67,6 +67,8 @@ async fn a_scrape_tells_everything() {
         "xlb_reloads_total{result=\"error\"} 1".to_owned(),
         "xlb_events_total{kind=\"service_added\"} 1".to_owned(),
         "xlb_events_total{kind=\"backend_down\"} 0".to_owned(),
+        "xlb_hooks_total{result=\"ok\"} 6".to_owned(),
+        "xlb_hooks_total{result=\"timed_out\"} 2".to_owned(),
         "xlb_interface_attached{interface=\"eth0\"} 1.0".to_owned(),
         "xlb_passes_total 77".to_owned(),
         "xlb_drops_total{reason=\"fragment\"} 5".to_owned(),

@@ -32,6 +32,9 @@ pub struct Settings {
     /// Most flows that are remembered at a time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flow_capacity: Option<u32>,
+    /// What is run for each event.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub on_event: Vec<String>,
     /// The control socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api: Option<Api>,

@@ -72,3 +72,27 @@ fn every_change_tells_its_cause_and_both_sides() -> Result<()> {
     ensure!(log.contains("from=\"weight 100\" to=\"weight 50\""), "the log doesn't tell: {log}");
     Ok(())
 }
+
+#[test]
+fn a_hook_gets_every_event_also_the_last() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::OneSegment, Forward::L2, 2)?;
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("events");
+    let mut settings = scene.settings(V4, 2);
+    let script = "cat >> \"$1\"";
+    let words = ["/bin/sh", "-c", script, "hook", file.to_str().context("no UTF-8")?];
+    settings.on_event = words.map(str::to_owned).to_vec();
+    let mut agent = Agent::start(&scene.lab.balancer.namespace, &settings)?;
+    agent.call(&["backend", "drain", WEB, &scene.address(V4, 0)])?;
+    let seen = events(&agent)?;
+    let status = agent.stop()?;
+    ensure!(status.success(), "the agent ended with {status}");
+
+    let text = std::fs::read_to_string(&file)?;
+    let got: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    ensure!(got.len() == seen.len() + 1, "{text} should be {seen:?} and the end");
+    ensure!(got[..seen.len()] == seen, "{text} should begin as {seen:?}");
+    ensure!(got[seen.len()]["kind"] == "stopping", "{text} should end with the end");
+    Ok(())
+}

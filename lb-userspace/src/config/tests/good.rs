@@ -95,11 +95,26 @@ fn defaults_of_the_top() {
         source_ipv4: None,
         source_ipv6: None,
         flow_capacity: 1_000_000,
+        on_event: None,
         api: Api { socket: "/run/xlb/xlb.sock".into(), metrics: None },
         services: Vec::new(),
     };
     assert_eq!(good(TOP), expected);
     assert_eq!(good(&format!("{TOP}[api]\n")), expected);
+}
+
+#[test]
+fn hooks_are_programs_with_arguments() {
+    let hook = |text: &str| good(&format!("{TOP}{text}\n")).on_event.unwrap();
+    let plain = hook("on_event = [\"logger\"]");
+    assert_eq!((plain.program(), plain.arguments().len()), ("logger", 0));
+    assert_eq!(plain.timeout, Duration::from_secs(10));
+    let full = hook("on_event = [\"/bin/tell\", \"a b\", \"\"]\non_event_timeout = \"1s\"");
+    assert_eq!(
+        (full.program(), full.arguments()),
+        ("/bin/tell", &["a b".to_owned(), String::new()][..])
+    );
+    assert_eq!(full.timeout, Duration::from_secs(1));
 }
 
 #[test]
