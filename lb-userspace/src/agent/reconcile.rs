@@ -1,6 +1,6 @@
 //! Makes the data plane do what is desired.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use lb_common::{
     id::{BackendId, ServiceId},
@@ -34,11 +34,13 @@ impl Agent {
         let mut checks = Vec::new();
         for service in &self.effective.services {
             let HealthCheck::Active(check) = &service.health else { continue };
+            let name = Arc::from(service.name.as_str());
             let leaving = self.flows.leaving.get(&service.name).into_iter().flatten();
             checks.extend(service.backends.iter().chain(leaving).map(|backend| CheckSpec {
                 service: service.key,
                 backend: backend.key,
-                check: check.clone(),
+                name: Arc::clone(&name),
+                check: Arc::clone(check),
                 // What a former agent left says how it was: an answer in time may change it.
                 known: alive.get(&(service.key, backend.key)).copied(),
             }));

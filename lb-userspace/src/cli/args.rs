@@ -278,8 +278,11 @@ pub struct ServiceAddArgs {
     /// Slots of the ring, a prime; left out, by the number of backends
     #[arg(long, value_name = "SLOTS")]
     pub ring_size: Option<u32>,
-    /// How backends are checked: tcp, http, http:/path, none; left out, none
-    #[arg(long, value_name = "CHECK")]
+    #[arg(
+        long,
+        value_name = "CHECK",
+        help = "How backends are checked: tcp, http[:/path], https[:/path], grpc[:service], udp:datagram, dns:name, none; left out, none"
+    )]
     pub health: Option<HealthWord>,
     /// A backend, with a weight other than 100 as in 10.0.0.11=50; may be given many times
     #[arg(long = "backend", value_name = "ADDRESS[=WEIGHT]")]
@@ -417,12 +420,23 @@ impl FromStr for HealthWord {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (kind, path) = match text.split_once(':') {
-            Some(("http", path)) => ("http", Some(path.to_owned())),
-            None if ["tcp", "http", "none"].contains(&text) => (text, None),
-            _ => return Err("give tcp, http, http:/path or none"),
+        let (kind, rest) = match text.split_once(':') {
+            Some((kind, rest)) => (kind, Some(rest.to_owned())),
+            None => (text, None),
         };
-        Ok(Self(HealthSpec { kind: kind.to_owned(), path, ..HealthSpec::default() }))
+        let mut spec = HealthSpec { kind: kind.to_owned(), ..HealthSpec::default() };
+        match (kind, rest) {
+            ("tcp" | "none", None) => {}
+            ("http" | "https", path) => spec.path = path,
+            ("grpc", service) => spec.grpc_service = service,
+            ("udp", Some(datagram)) => spec.send = Some(datagram),
+            ("dns", Some(name)) => spec.query = Some(name),
+            _ => {
+                return Err("give tcp, http, http:/path, https, https:/path, grpc, grpc:service, \
+                            udp:datagram, dns:name or none");
+            }
+        }
+        Ok(Self(spec))
     }
 }
 

@@ -15,6 +15,7 @@ pub(super) struct Key {
 pub(super) enum Kind {
     Text,
     Integer,
+    Boolean,
     TextOrInteger,
     List,
     Table,
@@ -27,6 +28,7 @@ impl Kind {
         match self {
             Self::Text => "text",
             Self::Integer => "an integer",
+            Self::Boolean => "a boolean",
             Self::TextOrInteger => "text or an integer",
             Self::List => "a list of texts",
             Self::Table => "a table",
@@ -44,6 +46,8 @@ pub(super) enum Default {
     Text(&'static str),
     /// This value.
     Integer(i64),
+    /// This value.
+    Boolean(bool),
     /// What the words say.
     Otherwise(&'static str),
 }
@@ -167,34 +171,88 @@ section! { service, "[[service]]",
 }
 
 section! { health, "[service.health]",
-    "The check of a service's backends. It goes to the backend's own address.";
+    "The check of a service's backends. It goes to the backend's own address. A key that the type doesn't have is a mistake, but for type \"none\", which ignores all others.";
     TYPE = "type", Text, Required,
-        "\"tcp\", \"http\" or \"none\"",
-        "A connection that opens, a GET that is answered with an expected status, or no check (the other keys are then without effect).";
+        "\"tcp\", \"http\", \"https\", \"grpc\", \"udp\", \"dns\", \"exec\" or \"none\"",
+        "A connection that opens, a request that is answered as expected, a program that ends with status 0, or no check.";
     PORT = "port", Integer, Otherwise("the service's port"),
         "a port from 1 to 65535",
         "The port that is checked. Required where the service takes any port.";
-    PATH = "path", Text, Text("/"),
-        "a path that starts with `/`, of visible ASCII characters; only with type \"http\"",
-        "What is asked for.";
-    HOST = "host", Text, Otherwise("the backend's address and port"),
-        "a host name, with a port where needed, of visible ASCII characters; only with type \"http\"",
-        "The Host header.";
-    EXPECT_STATUS = "expect_status", TextOrInteger, Text("200-399"),
-        "a status from 100 to 599 such as 200, or statuses and ranges such as \"200-299, 404\"; only with type \"http\"",
-        "The statuses of a healthy backend.";
     INTERVAL = "interval", Text, Text("1s"),
         "a duration from \"10ms\" to \"1h\"",
         "From one check to the next.";
+    FAST_INTERVAL = "fast_interval", Text, Otherwise("the interval"),
+        "a duration from \"10ms\" up to the interval",
+        "From one check to the next while a change is being decided: before the first answer, and while the last answers contradict what the backend counts as.";
+    JITTER = "jitter", Text, Text("10%"),
+        "a percentage from \"0%\" to \"50%\"",
+        "Each interval is drawn anew, longer or shorter by up to this part, so that checks don't march in step.";
     TIMEOUT = "timeout", Text, Otherwise("500ms, or the interval where that is shorter"),
         "a duration from \"1ms\" up to the interval",
-        "When a check that isn't answered has failed.";
+        "When a check that isn't answered, from the connection to the answer's end, has failed.";
     RISE = "rise", Integer, Integer(2),
         "an integer from 1 to 100",
         "Good checks in a row that make a failed backend healthy.";
     FALL = "fall", Integer, Integer(3),
         "an integer from 1 to 100",
         "Failed checks in a row that make a healthy backend failed.";
+    PATH = "path", Text, Text("/"),
+        "a path that starts with `/`, of visible ASCII characters; only with type \"http\" or \"https\"",
+        "What is asked for.";
+    METHOD = "method", Text, Text("GET"),
+        "\"GET\", \"HEAD\" or \"OPTIONS\"; only with type \"http\" or \"https\"",
+        "The method of the request, which has no body.";
+    HOST = "host", Text, Otherwise("the backend's address and port"),
+        "a host name, with a port where needed, of visible ASCII characters; only with type \"http\", \"https\" or \"grpc\"",
+        "The Host header, or the authority.";
+    EXPECT_STATUS = "expect_status", TextOrInteger, Text("200-399"),
+        "a status from 100 to 599 such as 200, or statuses and ranges such as \"200-299, 404\"; only with type \"http\" or \"https\"",
+        "The statuses of a healthy backend.";
+    EXPECT_BODY = "expect_body", Text, Otherwise("any"),
+        "1 to 1024 bytes; only with type \"http\" or \"https\", and not with the method HEAD",
+        "Text that stands somewhere in the first 64 KiB of the body, letter by letter.";
+    EXPECT_HEADER = "expect_header", Text, Otherwise("none"),
+        "a header's name, or \"Name: value\"; only with type \"http\" or \"https\"",
+        "A header that the response has, with exactly this value where one is given.";
+    VERIFY = "verify", Boolean, Boolean(true),
+        "true or false; only with type \"https\", or \"grpc\" and `tls`",
+        "Whether the certificate must be of a known authority, in its time and for the server's name.";
+    CA_FILE = "ca_file", Text, Otherwise("the system's authorities"),
+        "an absolute path; only with type \"https\", or \"grpc\" and `tls`",
+        "The authorities that are believed, as certificates in PEM. It is read anew when it changes.";
+    SERVER_NAME = "server_name", Text, Otherwise("`host`, or the backend's address"),
+        "a DNS name or an IP address; only with type \"https\", or \"grpc\" and `tls`",
+        "Whom the certificate must be for; a name is also sent (SNI).";
+    ALPN = "alpn", List, Otherwise("`[\"http/1.1\"]`"),
+        "a list of \"http/1.1\" and \"h2\", each at most once; only with type \"https\"",
+        "The HTTP versions that are offered, the best first; the one that the server picks is spoken.";
+    TLS = "tls", Boolean, Boolean(false),
+        "true or false; only with type \"grpc\"",
+        "Whether the call goes over TLS.";
+    GRPC_SERVICE = "grpc_service", Text, Text(""),
+        "at most 255 visible ASCII characters; only with type \"grpc\"",
+        "The service whose health is asked for; empty is the server's as a whole.";
+    SEND = "send", Text, Otherwise("**required** with type \"udp\""),
+        "text of 1 to 1024 bytes, or such bytes as \"hex:00ff\"; only with type \"udp\"",
+        "The datagram that is sent.";
+    EXPECT = "expect", Text, Otherwise("any answer"),
+        "text of 1 to 1024 bytes, or such bytes as \"hex:00ff\"; only with type \"udp\"",
+        "What stands somewhere in the answer.";
+    QUERY = "query", Text, Otherwise("**required** with type \"dns\""),
+        "a domain name, such as \"www.example.com\"; only with type \"dns\"",
+        "The name that is asked for.";
+    QUERY_TYPE = "query_type", Text, Text("A"),
+        "\"A\", \"AAAA\", \"CNAME\", \"MX\", \"NS\", \"PTR\", \"SOA\", \"SRV\" or \"TXT\"; only with type \"dns\"",
+        "The type of records that is asked for.";
+    EXPECT_RCODE = "expect_rcode", Text, Text("NOERROR"),
+        "\"NOERROR\", \"FORMERR\", \"SERVFAIL\", \"NXDOMAIN\", \"NOTIMP\" or \"REFUSED\"; only with type \"dns\"",
+        "The answer's code. NOERROR alone doesn't ask for any record.";
+    EXPECT_ANSWER = "expect_answer", Text, Otherwise("any, or none"),
+        "1 to 255 visible characters; only with type \"dns\"",
+        "A record that is among the answers: its address, its name, or its data as zone files write it.";
+    COMMAND = "command", List, Otherwise("**required** with type \"exec\""),
+        "an absolute path, and up to 63 arguments; only with type \"exec\"",
+        "The program that is run, without a shell and as the agent's user, with XLB_SERVICE, XLB_VIP, XLB_PORT, XLB_BACKEND and XLB_BACKEND_PORT in its environment.";
 }
 
 section! { backend, "[[service.backend]]", "A backend. No two of a service have the same address.";

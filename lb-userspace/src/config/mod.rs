@@ -4,7 +4,9 @@
 //! of nodes and go through the same checks; the keys stand in one table, from which unknown ones
 //! are told and the reference is written.
 
+mod asked;
 pub mod check;
+mod checks;
 mod error;
 mod health;
 mod keys;
@@ -26,13 +28,16 @@ use std::{fs::File, io::Read as _, ops::Range, path::Path};
 
 use toml::de::DeTable;
 
+#[cfg(test)]
+pub use checks::StatusRange;
+pub use checks::{
+    ActiveCheck, Alpn, DnsProbe, ExpectedHeader, GrpcProbe, HealthCheck, HttpProbe, Method,
+    Payload, Probe, Tls,
+};
 pub use error::{ConfigErrors, ErrorKind};
 pub use reference::reference;
 pub use spec::{BackendSpec, HealthSpec, ServiceSpec, backend_from_json, service_from_json};
-pub use types::{
-    ActiveCheck, BackendConfig, Config, HealthCheck, Hook, NextHop, Probe, ServiceConfig,
-    StatusRange, XdpMode,
-};
+pub use types::{BackendConfig, Config, Hook, NextHop, ServiceConfig, XdpMode};
 pub use value::parse_duration;
 
 use error::{Fault, Faults};

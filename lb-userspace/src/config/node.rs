@@ -13,6 +13,7 @@ pub(super) struct Node {
 pub(super) enum Value {
     Text(String),
     Integer(i128),
+    Boolean(bool),
     List(Vec<Node>),
     Table(Vec<Entry>),
     /// A value of a type that no key has: the type with its article, and the value as written.
@@ -37,6 +38,10 @@ impl Node {
         Self { value: Value::Integer(number.into()), at: None }
     }
 
+    pub(super) fn boolean(value: bool) -> Self {
+        Self { value: Value::Boolean(value), at: None }
+    }
+
     pub(super) fn from_toml(value: &DeValue<'_>, at: usize) -> Self {
         let value = match value {
             DeValue::String(text) => Value::Text(text.to_string()),
@@ -51,7 +56,7 @@ impl Node {
                     .collect(),
             ),
             DeValue::Table(table) => return Self::from_toml_table(table, at),
-            DeValue::Boolean(value) => Value::Other("a boolean", value.to_string()),
+            DeValue::Boolean(value) => Value::Boolean(*value),
             DeValue::Float(value) => Value::Other("a float", value.to_string()),
             DeValue::Datetime(value) => Value::Other("a date or time", value.to_string()),
         };
@@ -88,7 +93,7 @@ impl Node {
                     })
                     .collect(),
             ),
-            Json::Bool(value) => Value::Other("a boolean", value.to_string()),
+            Json::Bool(value) => Value::Boolean(*value),
             Json::Null => Value::Other("a null", "null".to_owned()),
         };
         Self { value, at: None }
@@ -99,6 +104,7 @@ impl Node {
         match &self.value {
             Value::Text(text) => format!("the text {text:?}"),
             Value::Integer(number) => format!("the integer {number}"),
+            Value::Boolean(value) => format!("the boolean {value}"),
             Value::List(_) => "a list".to_owned(),
             Value::Table(_) => "a table".to_owned(),
             Value::Other(kind, text) => format!("{kind} ({text})"),

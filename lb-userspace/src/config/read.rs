@@ -76,6 +76,10 @@ impl<'a> Table<'a> {
                 default = Node::integer(*number);
                 &default
             }
+            (None, Default::Boolean(value)) => {
+                default = Node::boolean(*value);
+                &default
+            }
             (None, Default::Otherwise(_)) => return None,
             (None, Default::Required) => {
                 let fault = Fault::new(ErrorKind::MissingKey, "required key is missing");
@@ -86,6 +90,7 @@ impl<'a> Table<'a> {
         let kind_fits = match node.value {
             Value::Text(_) => matches!(key.kind, Kind::Text | Kind::TextOrInteger),
             Value::Integer(_) => matches!(key.kind, Kind::Integer | Kind::TextOrInteger),
+            Value::Boolean(_) => key.kind == Kind::Boolean,
             Value::List(_) => matches!(key.kind, Kind::List | Kind::Tables),
             Value::Table(_) => key.kind == Kind::Table,
             Value::Other(..) => false,

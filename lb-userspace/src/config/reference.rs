@@ -12,7 +12,8 @@ One TOML file, read by `xlb run --config FILE` and `xlb replay`, checked by `xlb
 Every mistake of a file is told at once, with its line, its key and what is allowed; nothing is \
 applied then. Unknown keys are mistakes.
 
-A duration is a whole number and a unit: `ms`, `s`, `m` or `h`. Addresses of VIPs and backends \
+A duration is a whole number and a unit: `ms`, `s`, `m` or `h`. A percentage is a whole number \
+and `%`. Addresses of VIPs and backends \
 are those of one host: not unspecified, loopback, multicast, broadcast or IPv4-mapped IPv6. A MAC \
 address is that of one interface: not zero, not multicast.
 
@@ -44,6 +45,7 @@ fn write_section(out: &mut String, section: &Section) {
             Default::Required => "**required**".to_owned(),
             Default::Text(text) => format!("`\"{text}\"`"),
             Default::Integer(number) => format!("`{number}`"),
+            Default::Boolean(value) => format!("`{value}`"),
             Default::Otherwise(words) => (*words).to_owned(),
         };
         let kind = kind.describe();

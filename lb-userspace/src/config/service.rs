@@ -3,13 +3,14 @@
 use std::{collections::HashMap, hash::Hash, net::IpAddr, time::Duration};
 
 use super::{
+    checks::HealthCheck,
     error::{ErrorKind, Fault, Faults},
     health,
     keys::{backend, service as keys},
     limits::{Totals, room_in_ring},
     node::{Node, Value},
     read::Table,
-    types::{BackendConfig, HealthCheck, ServiceConfig},
+    types::{BackendConfig, ServiceConfig},
     value,
 };
 use crate::model::{BackendKey, Destination, Forward, MacAddress, ServiceKey};

@@ -6,12 +6,13 @@ use std::fmt::Display;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    error::{ConfigErrors, Fault, Faults},
-    keys::service as keys,
+    checks::{ActiveCheck, DnsProbe, GrpcProbe, HealthCheck, HttpProbe, Probe, Tls, word},
+    error::{ConfigErrors, ErrorKind, Fault, Faults},
+    keys::{health as health_keys, service as keys},
     limits::room_in_ring,
     node::Node,
     service::{self, BackendContext, Others, Taken},
-    types::{ActiveCheck, BackendConfig, HealthCheck, Probe, ServiceConfig},
+    types::{BackendConfig, ServiceConfig},
     value::{AFFINITIES, duration_text},
 };
 
@@ -65,37 +66,91 @@ pub struct BackendSpec {
     pub forward: Option<String>,
 }
 
-/// A health check, with the keys of `[service.health]`.
+/// A health check, with the keys of `[service.health]`; `None` is the key's default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HealthSpec {
-    /// `tcp`, `http` or `none`.
+    /// What is asked: `tcp`, `http`, `https`, `grpc`, `udp`, `dns`, `exec` or `none`.
     #[serde(rename = "type")]
     pub kind: String,
     /// 1 to 65535.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<i64>,
-    /// Starts with `/`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// The Host header.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// Statuses of a healthy backend.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expect_status: Option<StatusSpec>,
     /// A duration.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<String>,
-    /// A duration.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// A duration of at most the interval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fast_interval: Option<String>,
+    /// A percentage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<String>,
+    /// A duration of at most the interval.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<String>,
     /// 1 to 100.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rise: Option<i64>,
     /// 1 to 100.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub fall: Option<i64>,
+    /// Starts with `/`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// `GET`, `HEAD` or `OPTIONS`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// The Host header, or the authority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Statuses of a healthy backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect_status: Option<StatusSpec>,
+    /// Text in the body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect_body: Option<String>,
+    /// `Name`, or `Name: value`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect_header: Option<String>,
+    /// Whether the certificate must be good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verify: Option<bool>,
+    /// An absolute path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+    /// Whom the certificate must be for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// `http/1.1`, `h2`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alpn: Option<Vec<String>>,
+    /// Whether a call goes over TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<bool>,
+    /// The service that is asked about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc_service: Option<String>,
+    /// Text, or `hex:` and digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send: Option<String>,
+    /// Text, or `hex:` and digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect: Option<String>,
+    /// A domain name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// A type of DNS records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query_type: Option<String>,
+    /// A response code of DNS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect_rcode: Option<String>,
+    /// A record's data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect_answer: Option<String>,
+    /// A path and arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
 }
 
 /// HTTP statuses.
@@ -155,6 +210,15 @@ fn check_service(node: &Node, others: &[ServiceConfig]) -> Result<ServiceConfig,
     let mut faults = Faults::default();
     let path = service::path(None, node);
     let service = service::check(node, &path, &mut Others::new(others), &mut faults);
+    if let Some(ServiceConfig { health: HealthCheck::Active(check), .. }) = &service
+        && matches!(check.probe, Probe::Exec { .. })
+    {
+        // The control socket is open to a group, which shall not become the agent's user by it.
+        let message = "only the config file can say which program a check runs";
+        let fault = Fault::new(ErrorKind::Unsupported, message);
+        let key = format!("{path}.{}.{}", keys::HEALTH.name, health_keys::TYPE.name);
+        faults.add(None, key, fault.help("write the service into the config file"));
+    }
     faults.settle(service, None)
 }
 
@@ -204,7 +268,7 @@ impl From<&ServiceConfig> for ServiceSpec {
             tcp_idle: Some(duration_text(service.tcp_idle)),
             health: match &service.health {
                 HealthCheck::None => None,
-                HealthCheck::Active(check) => Some(check.into()),
+                HealthCheck::Active(check) => Some(check.as_ref().into()),
             },
             backends: service.backends.iter().map(BackendSpec::from).collect(),
         }
@@ -224,26 +288,68 @@ impl From<&BackendConfig> for BackendSpec {
 
 impl From<&ActiveCheck> for HealthSpec {
     fn from(check: &ActiveCheck) -> Self {
-        let common = Self {
+        Self {
             port: Some(check.port.into()),
             interval: Some(duration_text(check.interval)),
+            fast_interval: Some(duration_text(check.fast_interval)),
+            jitter: Some(format!("{}%", check.jitter)),
             timeout: Some(duration_text(check.timeout)),
             rise: Some(check.rise.into()),
             fall: Some(check.fall.into()),
-            ..Self::default()
-        };
-        match &check.probe {
-            Probe::Tcp => Self { kind: "tcp".to_owned(), ..common },
-            Probe::Http { path, host, expect_status } => {
-                let ranges: Vec<_> = expect_status.iter().map(ToString::to_string).collect();
-                Self {
-                    kind: "http".to_owned(),
-                    path: Some(path.clone()),
-                    host: host.clone(),
-                    expect_status: Some(StatusSpec::Several(ranges.join(", "))),
-                    ..common
-                }
+            ..asked(&check.probe)
+        }
+    }
+}
+
+/// The type, and the keys that only some types have.
+fn asked(probe: &Probe) -> HealthSpec {
+    let of = |kind: &str| HealthSpec { kind: kind.to_owned(), ..HealthSpec::default() };
+    match probe {
+        Probe::Tcp => of("tcp"),
+        Probe::Http(http) => {
+            let HttpProbe { tls, method, path, host, expect_status, expect_body, expect_header } =
+                http;
+            let ranges: Vec<_> = expect_status.iter().map(ToString::to_string).collect();
+            let alpn = tls.as_ref().map(|tls| tls.alpn.iter().map(|alpn| alpn.word().to_owned()));
+            HealthSpec {
+                method: shown(method.word()),
+                path: Some(path.clone()),
+                host: host.clone(),
+                expect_status: Some(StatusSpec::Several(ranges.join(", "))),
+                expect_body: expect_body.clone(),
+                expect_header: expect_header.as_ref().and_then(shown),
+                alpn: alpn.map(Iterator::collect),
+                ..over(tls.as_ref(), of(if tls.is_some() { "https" } else { "http" }))
             }
         }
+        Probe::Grpc(GrpcProbe { tls, service, host }) => HealthSpec {
+            tls: Some(tls.is_some()),
+            grpc_service: Some(service.clone()),
+            host: host.clone(),
+            ..over(tls.as_ref(), of("grpc"))
+        },
+        Probe::Udp { send, expect } => {
+            HealthSpec { send: shown(send), expect: expect.as_ref().and_then(shown), ..of("udp") }
+        }
+        Probe::Dns(DnsProbe { query, query_type, expect_rcode, expect_answer }) => HealthSpec {
+            query: Some(query.clone()),
+            query_type: shown(word(DnsProbe::TYPES, *query_type)),
+            expect_rcode: shown(word(DnsProbe::CODES, *expect_rcode)),
+            expect_answer: expect_answer.clone(),
+            ..of("dns")
+        },
+        Probe::Exec { command } => HealthSpec { command: Some(command.clone()), ..of("exec") },
+    }
+}
+
+/// `spec` with the keys of TLS.
+fn over(tls: Option<&Tls>, spec: HealthSpec) -> HealthSpec {
+    let Some(Tls { verify, ca_file, server_name, alpn: _ }) = tls else { return spec };
+    HealthSpec {
+        verify: Some(*verify),
+        // It came from text.
+        ca_file: ca_file.as_ref().map(|path| path.to_string_lossy().into_owned()),
+        server_name: server_name.clone(),
+        ..spec
     }
 }

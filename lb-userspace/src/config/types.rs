@@ -1,7 +1,6 @@
 //! The config as it is once checked: no value in it is out of range or contradicts another.
 
 use std::{
-    fmt,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -9,6 +8,7 @@ use std::{
 
 use lb_common::layout::Affinity;
 
+use super::checks::HealthCheck;
 use crate::model::{BackendKey, Forward, MacAddress, ServiceKey};
 
 /// A whole config.
@@ -124,74 +124,4 @@ pub struct BackendConfig {
     pub next_hop: Option<MacAddress>,
     /// How packets travel to it; `None` as for the service.
     pub forward: Option<Forward>,
-}
-
-/// How backends are checked.
-#[derive(Clone, Debug, PartialEq)]
-pub enum HealthCheck {
-    /// Not at all: they always are healthy.
-    None,
-    /// By asking them.
-    Active(ActiveCheck),
-}
-
-/// A check that asks the backend.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ActiveCheck {
-    /// What is asked.
-    pub probe: Probe,
-    /// The backend's port that is asked.
-    pub port: u16,
-    /// From one check to the next.
-    pub interval: Duration,
-    /// When an unanswered check has failed; at most the interval.
-    pub timeout: Duration,
-    /// Good checks in a row that make a failed backend healthy; at least 1.
-    pub rise: u32,
-    /// Failed checks in a row that make a healthy backend failed; at least 1.
-    pub fall: u32,
-}
-
-/// What a check asks.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Probe {
-    /// A TCP connection.
-    Tcp,
-    /// An HTTP GET.
-    Http {
-        /// Starts with `/`; visible ASCII.
-        path: String,
-        /// The Host header; `None` is the backend's address and port.
-        host: Option<String>,
-        /// Statuses of a healthy backend; at least one range.
-        expect_status: Vec<StatusRange>,
-    },
-}
-
-/// HTTP statuses from `first` to `last`, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StatusRange {
-    first: u16,
-    last: u16,
-}
-
-impl StatusRange {
-    /// `None` where `last` is before `first`.
-    pub fn new(first: u16, last: u16) -> Option<Self> {
-        (first <= last).then_some(Self { first, last })
-    }
-
-    /// Whether a status is in the range.
-    pub fn contains(self, status: u16) -> bool {
-        (self.first..=self.last).contains(&status)
-    }
-}
-
-impl fmt::Display for StatusRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self { first, last } if first == last => write!(f, "{first}"),
-            Self { first, last } => write!(f, "{first}-{last}"),
-        }
-    }
 }

@@ -18,7 +18,7 @@ use super::{
     node::{Node, Value},
     prime,
     read::wrong_type,
-    types::{NextHop, StatusRange, XdpMode},
+    types::{NextHop, XdpMode},
 };
 use crate::model::{Forward, MacAddress, TextError, unicast};
 
@@ -64,7 +64,12 @@ impl From<TextError> for Fault {
 }
 
 /// One of `words`. A word of `later` is known and refused.
-fn word<T: Copy>(found: &str, words: &[(&str, T)], later: &[&str], what: &str) -> Result<T, Fault> {
+pub(super) fn word<T: Copy>(
+    found: &str,
+    words: &[(&str, T)],
+    later: &[&str],
+    what: &str,
+) -> Result<T, Fault> {
     if let Some((_, value)) = words.iter().find(|(word, _)| *word == found) {
         return Ok(*value);
     }
@@ -89,6 +94,25 @@ fn word<T: Copy>(found: &str, words: &[(&str, T)], later: &[&str], what: &str) -
     })
 }
 
+pub(super) fn boolean(node: &Node) -> Result<bool, Fault> {
+    match node.value {
+        Value::Boolean(value) => Ok(value),
+        _ => Err(wrong_type(node, Kind::Boolean)),
+    }
+}
+
+/// A whole percentage, such as "30%".
+pub(super) fn percent(allowed: RangeInclusive<u8>) -> impl Fn(&Node) -> Result<u8, Fault> {
+    move |node| {
+        let found = text(node)?;
+        let digits = found.strip_suffix('%').filter(|d| d.bytes().all(|b| b.is_ascii_digit()));
+        digits
+            .and_then(|digits| digits.parse().ok())
+            .filter(|percent| allowed.contains(percent))
+            .ok_or_else(|| Fault::bad(format!("\"{found}\" is not such a percentage")))
+    }
+}
+
 pub(super) fn protocol(node: &Node) -> Result<crate::model::Protocol, Fault> {
     word(text(node)?, crate::model::Protocol::WORDS, &[], "protocol")
 }
@@ -103,19 +127,6 @@ pub(super) fn affinity(node: &Node) -> Result<Affinity, Fault> {
 
 pub(super) fn xdp_mode(node: &Node) -> Result<XdpMode, Fault> {
     word(text(node)?, XDP_MODES, &[], "XDP mode")
-}
-
-/// Which check a section asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HealthType {
-    None,
-    Tcp,
-    Http,
-}
-
-pub(super) fn health_type(node: &Node) -> Result<HealthType, Fault> {
-    let words = [("tcp", HealthType::Tcp), ("http", HealthType::Http), ("none", HealthType::None)];
-    word(text(node)?, &words, &["https", "grpc", "udp", "dns", "exec"], "health check")
 }
 
 pub(super) fn next_hop(node: &Node) -> Result<NextHop, Fault> {
@@ -261,54 +272,6 @@ pub(super) fn duration_text(value: Duration) -> String {
         .find(|(unit, _)| milliseconds != 0 && milliseconds.is_multiple_of(*unit))
         .unwrap_or((1, "ms"));
     format!("{}{name}", milliseconds / unit)
-}
-
-/// A part of an HTTP request's head: visible ASCII, which can't end a line or a word early.
-pub(super) fn request_text(found: &str) -> Result<String, Fault> {
-    if found.is_empty() || !found.bytes().all(|b| b.is_ascii_graphic()) || found.len() > 1024 {
-        return Err(Fault::bad(format!("{found:?} can't stand in a request")));
-    }
-    Ok(found.to_owned())
-}
-
-pub(super) fn request_path(node: &Node) -> Result<String, Fault> {
-    let found = text(node)?;
-    if !found.starts_with('/') {
-        return Err(Fault::bad(format!("{found:?} doesn't start with `/`")));
-    }
-    request_text(found)
-}
-
-pub(super) fn request_host(node: &Node) -> Result<String, Fault> {
-    let found = text(node)?;
-    if found.contains(['/', '@', '?', '#']) {
-        return Err(Fault::bad(format!("{found:?} is not a host")));
-    }
-    request_text(found)
-}
-
-pub(super) fn expect_status(node: &Node) -> Result<Vec<StatusRange>, Fault> {
-    let written = match &node.value {
-        Value::Integer(number) => number.to_string(),
-        _ => text(node)?.to_owned(),
-    };
-    written
-        .split(',')
-        .map(|part| {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            StatusRange::new(status(first)?, status(last)?).ok_or_else(|| {
-                Fault::bad(format!("the range {} ends before it begins", part.trim()))
-            })
-        })
-        .collect()
-}
-
-fn status(text: &str) -> Result<u16, Fault> {
-    let text = text.trim();
-    text.parse()
-        .ok()
-        .filter(|code| (100..=599).contains(code) && text.len() == 3)
-        .ok_or_else(|| Fault::bad(format!("{text:?} is not an HTTP status")))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -31,8 +31,11 @@ pub struct CheckSpec {
     pub service: ServiceKey,
     /// The backend.
     pub backend: BackendKey,
-    /// What is asked, how often, and what follows from the answers.
-    pub check: ActiveCheck,
+    /// The service's name, for programs.
+    pub name: Arc<str>,
+    /// What is asked, how often, and what follows from the answers; all backends of a service
+    /// have the same.
+    pub check: Arc<ActiveCheck>,
     /// What is known of the backend from before, such as from an earlier run of the agent. It only
     /// counts when the check is new: one that changes keeps its own state.
     pub known: Option<bool>,
@@ -99,20 +102,26 @@ pub struct Report {
     pub failed: u64,
     /// Probes that said nothing about the backend, because this host lacked what they need.
     pub inconclusive: u64,
-    /// The load that the last response of an HTTP probe told; `None` where it told none.
+    /// The last load that a response to an HTTP probe told, however old it is.
     pub endpoint_load: Option<EndpointLoad>,
 }
+
+/// From the first probe of one new check to that of the next: ten thousand new backends are known
+/// within a second, and no burst of their answers makes them late.
+const PACE: Duration = Duration::from_micros(100);
 
 /// All running checks. They end when it is dropped. Needs a Tokio runtime.
 #[derive(Debug)]
 pub struct Health {
     running: BTreeMap<CheckId, Running>,
+    means: Arc<probe::Means>,
     events: mpsc::Sender<HealthEvent>,
 }
 
 #[derive(Debug)]
 struct Running {
-    check: ActiveCheck,
+    name: Arc<str>,
+    check: Arc<ActiveCheck>,
     report: SharedReport,
     task: JoinHandle<()>,
 }
@@ -157,21 +166,29 @@ impl SharedReport {
 impl Health {
     /// No checks yet; transitions go to `events`.
     pub fn new(events: mpsc::Sender<HealthEvent>) -> Self {
-        Self { running: BTreeMap::new(), events }
+        Self { running: BTreeMap::new(), means: Arc::new(probe::Means::new()), events }
     }
 
     /// Makes exactly these checks run. One that is the same runs on undisturbed; one that changed
-    /// starts its next probe at once and keeps what it knows.
+    /// starts its next probe at once and keeps what it knows. Where many start, they do so
+    /// [`PACE`] after each other, and are spread over their interval from then on.
     pub fn set(&mut self, checks: Vec<CheckSpec>) {
         let mut before = std::mem::take(&mut self.running);
+        let mut start = Instant::now();
         for spec in checks {
             let id = spec.id();
             let running = match before.remove(&id) {
-                Some(running) if running.check == spec.check => running,
-                Some(running) => self.start(spec, running.report.clone()),
-                None => {
-                    let report = SharedReport::new(spec.known);
-                    self.start(spec, report)
+                Some(running) if running.check == spec.check && running.name == spec.name => {
+                    running
+                }
+                former => {
+                    let report = match former {
+                        Some(running) => running.report.clone(),
+                        None => SharedReport::new(spec.known),
+                    };
+                    let running = self.start(spec, start, report);
+                    start += PACE;
+                    running
                 }
             };
             self.running.insert(id, running);
@@ -183,9 +200,10 @@ impl Health {
         self.running.get(&(service, backend)).map(|running| running.report.read())
     }
 
-    fn start(&self, spec: CheckSpec, report: SharedReport) -> Running {
-        let check = spec.check.clone();
-        let task = tokio::spawn(watch::run(spec, report.clone(), self.events.clone()));
-        Running { check, report, task }
+    fn start(&self, spec: CheckSpec, at: Instant, report: SharedReport) -> Running {
+        let (name, check) = (Arc::clone(&spec.name), Arc::clone(&spec.check));
+        let (means, events) = (Arc::clone(&self.means), self.events.clone());
+        let task = tokio::spawn(watch::run(spec, at.into(), report.clone(), means, events));
+        Running { name, check, report, task }
     }
 }

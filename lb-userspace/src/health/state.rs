@@ -55,6 +55,12 @@ impl State {
         }
     }
 
+    /// Whether the next outcome may change what it is: nothing is known yet, or the last ones
+    /// contradict it.
+    pub(super) fn is_deciding(&self) -> bool {
+        self.healthy.is_none() || self.contradictions > 0
+    }
+
     /// Takes a probe's outcome in; says whether it changed what the backend is.
     pub(super) fn observe(&mut self, outcome: &Outcome) -> Option<Transition> {
         let passed = match outcome {
@@ -133,6 +139,27 @@ mod tests {
         for (outcome, turning) in outcomes {
             state.observe(&outcome);
             assert_eq!(state.turning(), turning, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn it_is_being_decided_while_outcomes_contradict() {
+        let mut state = State::new(None, 2, 2);
+        assert!(state.is_deciding());
+        for (passed, deciding) in [
+            (true, false),
+            (false, true),
+            (true, false),
+            (false, true),
+            (false, false),
+            (true, true),
+        ] {
+            let outcome = match passed {
+                true => Outcome::Passed(String::new()),
+                false => Outcome::Failed(String::new()),
+            };
+            state.observe(&outcome);
+            assert_eq!(state.is_deciding(), deciding, "{state:?}");
         }
     }
 

@@ -9,7 +9,7 @@ use tokio::{net::TcpListener, time::timeout};
 
 use super::*;
 use crate::{
-    config::{Probe, StatusRange},
+    config::{HttpProbe, Method, Probe, StatusRange},
     model::Protocol,
 };
 
@@ -24,14 +24,17 @@ fn spec(number: u16, target: SocketAddr) -> CheckSpec {
             protocol: Protocol::Tcp,
         },
         backend: BackendKey { address: target.ip(), port: Some(number) },
-        check: ActiveCheck {
+        name: "web".into(),
+        check: Arc::new(ActiveCheck {
             probe: Probe::Tcp,
             port: target.port(),
             interval: Duration::from_millis(20),
+            fast_interval: Duration::from_millis(20),
+            jitter: 10,
             timeout: Duration::from_secs(5),
             rise: 2,
             fall: 3,
-        },
+        }),
         known: None,
     }
 }
@@ -83,7 +86,7 @@ async fn the_event_follows_the_deciding_probe_at_once() {
     let (listener, target) = server().await;
     drop(listener);
     let mut spec = spec(1, target);
-    spec.check.interval = Duration::from_secs(3600);
+    Arc::make_mut(&mut spec.check).interval = Duration::from_secs(3600);
     health.set(vec![spec]);
     // Nothing waits for the next probe, which is an hour away.
     assert!(!next(&mut events).await.healthy);
@@ -109,7 +112,7 @@ async fn a_changed_check_keeps_what_it_knows() {
     let mut health = Health::new(sender);
     let (_listener, target) = server().await;
     let mut spec = spec(1, target);
-    spec.check.interval = Duration::from_secs(3600);
+    Arc::make_mut(&mut spec.check).interval = Duration::from_secs(3600);
     health.set(vec![spec.clone()]);
     assert!(next(&mut events).await.healthy);
     let before = report(&health, &spec);
@@ -120,8 +123,9 @@ async fn a_changed_check_keeps_what_it_knows() {
     let (closed, elsewhere) = server().await;
     drop(closed);
     let mut changed = spec.clone();
-    changed.check.port = elsewhere.port();
-    changed.check.interval = Duration::from_millis(10);
+    let check = Arc::make_mut(&mut changed.check);
+    check.port = elsewhere.port();
+    check.interval = Duration::from_millis(10);
     health.set(vec![changed.clone()]);
     assert_eq!(report(&health, &changed).healthy, Some(true));
     assert!(!next(&mut events).await.healthy, "the new target is probed");
@@ -152,12 +156,15 @@ async fn a_hanging_probe_delays_no_other() {
     // This server accepts by the kernel's backlog only, and never answers.
     let hanging = (2..=40).map(|number| {
         let mut spec = spec(number, target);
-        spec.check.probe = Probe::Http {
+        Arc::make_mut(&mut spec.check).probe = Probe::Http(HttpProbe {
+            tls: None,
+            method: Method::Get,
             path: "/".to_owned(),
             host: None,
             expect_status: StatusRange::new(200, 399).into_iter().collect(),
-        };
-        spec.check.timeout = Duration::from_secs(30);
+            expect_body: None,
+            expect_header: None,
+        });
         spec
     });
     let good = spec(1, target);

@@ -1,6 +1,9 @@
 //! One check's life: probe, judge, tell, wait.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant as Clock, SystemTime},
+};
 
 use tokio::{
     sync::mpsc,
@@ -8,18 +11,27 @@ use tokio::{
 };
 
 use super::{
-    CheckSpec, HealthEvent, SharedReport, probe,
+    CheckSpec, EndpointLoad, HealthEvent, SharedReport,
+    probe::{self, Means, Probed},
     state::{Outcome, State},
 };
+use crate::config::ActiveCheck;
 
-/// Runs until it is aborted or nobody listens any more.
-pub(super) async fn run(spec: CheckSpec, report: SharedReport, events: mpsc::Sender<HealthEvent>) {
+/// Probes from `start` on, until it is aborted or nobody listens any more.
+pub(super) async fn run(
+    spec: CheckSpec,
+    start: Instant,
+    report: SharedReport,
+    means: Arc<Means>,
+    events: mpsc::Sender<HealthEvent>,
+) {
     let mut state = State::new(report.read().healthy, spec.check.rise, spec.check.fall);
-    let mut next = Instant::now();
+    let mut next = start;
+    let mut first = true;
     loop {
         sleep_until(next).await;
-        next += jittered(spec.check.interval);
-        let outcome = probe::run(spec.reach(), &spec.check).await;
+        // A probe takes some kilobytes while it runs, and a check rests most of the time.
+        let Probed { outcome, load } = Box::pin(probe::run(&spec, &means)).await;
         let at = SystemTime::now();
         let before = report.read().healthy;
         let transition = state.observe(&outcome);
@@ -31,6 +43,9 @@ pub(super) async fn run(spec: CheckSpec, report: SharedReport, events: mpsc::Sen
             }
             outcome.reason().clone_into(&mut report.reason);
             (report.contradicting, report.needed) = state.turning();
+            if let Some(text) = load {
+                report.endpoint_load = Some(EndpointLoad { text, at: Clock::now() });
+            }
             if let Some(transition) = transition {
                 report.healthy = Some(transition.healthy);
                 report.since = at;
@@ -49,27 +64,54 @@ pub(super) async fn run(spec: CheckSpec, report: SharedReport, events: mpsc::Sen
                 return;
             }
         }
+        let pause = pause(&spec.check, state.is_deciding());
+        // Checks that begin together are spread over their interval from the second probe on.
+        next += if first { pause.mul_f64(fastrand::f64()) } else { pause };
+        first = false;
         // After a suspended host or a stalled channel: go on from now, not in a burst.
         next = next.max(Instant::now());
     }
 }
 
-/// Between 0.9 and 1.1 of the interval, so that checks that began together drift apart.
-fn jittered(interval: Duration) -> Duration {
-    interval.mul_f64(0.9 + 0.2 * fastrand::f64())
+/// From the begin of one probe to the begin of the next; drawn anew each time, so that checks that
+/// began together drift apart.
+fn pause(check: &ActiveCheck, deciding: bool) -> Duration {
+    let interval = if deciding { check.fast_interval } else { check.interval };
+    let jitter = f64::from(check.jitter) / 100.0;
+    interval.mul_f64(1.0 + jitter * (2.0 * fastrand::f64() - 1.0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Probe;
+
+    fn check(jitter: u8) -> ActiveCheck {
+        ActiveCheck {
+            probe: Probe::Tcp,
+            port: 80,
+            interval: Duration::from_secs(10),
+            fast_interval: Duration::from_secs(1),
+            jitter,
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+        }
+    }
 
     #[test]
-    fn jitter_stays_within_a_tenth() {
-        let interval = Duration::from_secs(10);
-        let drawn: Vec<_> = (0..1000).map(|_| jittered(interval)).collect();
-        assert!(
-            drawn.iter().all(|d| (Duration::from_secs(9)..=Duration::from_secs(11)).contains(d))
-        );
-        assert!(drawn.iter().any(|d| *d < interval) && drawn.iter().any(|d| *d > interval));
+    fn jitter_stays_within_its_part() {
+        let check = check(10);
+        let drawn: Vec<_> = (0..1000).map(|_| pause(&check, false)).collect();
+        let [least, most] = [9, 11].map(Duration::from_secs);
+        assert!(drawn.iter().all(|pause| (least..=most).contains(pause)));
+        assert!(drawn.iter().any(|pause| *pause < check.interval));
+        assert!(drawn.iter().any(|pause| *pause > check.interval));
+    }
+
+    #[test]
+    fn a_change_is_decided_faster() {
+        assert_eq!(pause(&check(0), false), Duration::from_secs(10));
+        assert_eq!(pause(&check(0), true), Duration::from_secs(1));
     }
 }

@@ -41,6 +41,50 @@ fn services_survive_a_round_trip() {
     }
 }
 
+/// Each type of check, with every key that it has.
+#[test]
+fn health_checks_survive_a_round_trip() {
+    let checks = [
+        "type = \"tcp\"\nport = 81\njitter = \"0%\"\nfast_interval = \"20ms\"\nrise = 1\nfall = 7",
+        "type = \"http\"\nhost = \"a:81\"\npath = \"/x?y\"\nmethod = \"OPTIONS\"\nexpect_body = \"a\\nb\"\n\
+         expect_header = \"X-A:b c\"\nexpect_status = \"200, 404-405\"",
+        "type = \"http\"\nmethod = \"HEAD\"\nexpect_header = \"X-A\"",
+        "type = \"https\"",
+        "type = \"https\"\nverify = false\nhost = \"a_b.example:81\"\nalpn = [\"h2\", \"http/1.1\"]",
+        "type = \"https\"\nca_file = \"/etc/ca.pem\"\nserver_name = \"b.example\"\nalpn = []",
+        "type = \"grpc\"\nhost = \"a.example\"\ngrpc_service = \"a.B\"",
+        "type = \"grpc\"\ntls = true\nca_file = \"/etc/ca.pem\"\nserver_name = \"192.0.2.1\"",
+        "type = \"udp\"\nsend = \"hex:00ff\"\nexpect = \"hex:6865783a\"",
+        "type = \"udp\"\nsend = \"grüß\\r\\n\"",
+        "type = \"dns\"\nquery = \"example.com.\"\nquery_type = \"TXT\"\nexpect_rcode = \"NXDOMAIN\"\n\
+         expect_answer = \"a b\"",
+    ];
+    let types = checks.iter().map(|check| check.lines().next().unwrap_or_default());
+    assert_eq!(
+        types.collect::<std::collections::BTreeSet<_>>().len(),
+        6,
+        "all but \"exec\" and \"none\""
+    );
+    for check in checks {
+        let text = format!("{TOP}{SERVICE}[service.health]\n{check}\n");
+        let service = good(&text).services.remove(0);
+        let json = serde_json::to_string(&ServiceSpec::from(&service)).unwrap();
+        let spec: ServiceSpec = serde_json::from_str(&json).unwrap();
+        assert_eq!(spec.check(&[]).unwrap(), service, "{json}");
+    }
+}
+
+/// Who may use the socket may change services, but not run programs as the agent's user.
+#[test]
+fn programs_are_only_run_for_the_file() {
+    let exec = "[service.health]\ntype = \"exec\"\ncommand = [\"/bin/x\", \"\", \"$c\"]\n";
+    let service = good(&format!("{TOP}{SERVICE}{exec}")).services.remove(0);
+    let spec = ServiceSpec::from(&service);
+    assert_eq!(serde_json::to_value(&spec).unwrap()["health"]["command"][0], "/bin/x");
+    let errors = spec.check(&[]).unwrap_err();
+    assert_eq!(one(&errors), (ErrorKind::Unsupported, "service \"web\".health.type"));
+}
+
 #[test]
 fn a_service_must_differ_from_those_that_run() {
     let running = [web().check(&[]).unwrap()];

@@ -1,16 +1,17 @@
 //! What is accepted, and what it becomes.
 
 use crate::config::types::Api;
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
+use hickory_proto::{op::ResponseCode, rr::RecordType};
 use lb_common::layout::Affinity;
 use proptest::prelude::*;
 
 use super::{SERVICE, TOP, good};
 use crate::{
     config::{
-        ActiveCheck, Config, HealthCheck, NextHop, Probe, ServiceConfig, StatusRange, XdpMode,
-        load, parse,
+        ActiveCheck, Alpn, Config, DnsProbe, GrpcProbe, HealthCheck, HttpProbe, Method, NextHop,
+        Payload, Probe, ServiceConfig, StatusRange, Tls, XdpMode, load, parse,
     },
     model::{Forward, MacAddress, Protocol, ServiceKey},
 };
@@ -74,7 +75,7 @@ fn a_file_with_every_key() {
     assert_eq!(service.forward, Forward::Ipip);
     assert_eq!(service.ring_size, Some(65537));
     let HealthCheck::Active(check) = &service.health else { panic!("{service:#?}") };
-    assert!(matches!(&check.probe, Probe::Http { path, .. } if path == "/healthz"));
+    assert!(matches!(&check.probe, Probe::Http(HttpProbe { path, .. }) if path == "/healthz"));
     assert_eq!(check.port, 80);
     let [backend] = &service.backends[..] else { panic!("{service:#?}") };
     assert_eq!((backend.key.address, backend.key.port), (ip("10.0.0.11"), None));
@@ -131,27 +132,86 @@ fn defaults_of_a_service_and_its_backends() {
     assert_eq!(one_service("").backends, []);
 }
 
-#[test]
-fn defaults_of_health_checks() {
-    let check = |probe| ActiveCheck {
+fn check(probe: Probe) -> HealthCheck {
+    HealthCheck::Active(Arc::new(ActiveCheck {
         probe,
         port: 80,
         interval: Duration::from_secs(1),
+        fast_interval: Duration::from_secs(1),
+        jitter: 10,
         timeout: Duration::from_millis(500),
         rise: 2,
         fall: 3,
-    };
-    let health = one_service("[service.health]\ntype = \"tcp\"\n").health;
-    assert_eq!(health, HealthCheck::Active(check(Probe::Tcp)));
-    let health = one_service("[service.health]\ntype = \"http\"\n").health;
-    let http = Probe::Http {
+    }))
+}
+
+fn http(tls: Option<Tls>) -> HttpProbe {
+    HttpProbe {
+        tls,
+        method: Method::Get,
         path: "/".to_owned(),
         host: None,
         expect_status: vec![StatusRange::new(200, 399).unwrap()],
+        expect_body: None,
+        expect_header: None,
+    }
+}
+
+fn tls(alpn: Alpn) -> Tls {
+    Tls { verify: true, ca_file: None, server_name: None, alpn: vec![alpn] }
+}
+
+#[test]
+fn defaults_of_health_checks() {
+    let grpc = |tls| GrpcProbe { tls, service: String::new(), host: None };
+    let dns = DnsProbe {
+        query: "example.com".to_owned(),
+        query_type: RecordType::A,
+        expect_rcode: ResponseCode::NoError,
+        expect_answer: None,
     };
-    assert_eq!(health, HealthCheck::Active(check(http)));
+    let ping = Payload(b"PING".to_vec());
+    for (written, probe) in [
+        ("type = \"tcp\"", Probe::Tcp),
+        ("type = \"http\"", Probe::Http(http(None))),
+        ("type = \"https\"", Probe::Http(http(Some(tls(Alpn::Http1))))),
+        ("type = \"grpc\"", Probe::Grpc(grpc(None))),
+        ("type = \"grpc\"\ntls = true", Probe::Grpc(grpc(Some(tls(Alpn::H2))))),
+        ("type = \"udp\"\nsend = \"PING\"", Probe::Udp { send: ping, expect: None }),
+        ("type = \"dns\"\nquery = \"example.com\"", Probe::Dns(dns)),
+        (
+            "type = \"exec\"\ncommand = [\"/bin/true\"]",
+            Probe::Exec { command: vec!["/bin/true".to_owned()] },
+        ),
+    ] {
+        assert_eq!(one_service(&format!("[service.health]\n{written}\n")).health, check(probe));
+    }
     let health = one_service("[service.health]\ntype = \"none\"\npath = \"/x\"\n").health;
     assert_eq!(health, HealthCheck::None);
+}
+
+#[test]
+fn a_certificate_is_for_the_host_unless_another_name_is_said() {
+    let name = |rest: &str| {
+        let health = one_service(&format!("[service.health]\ntype = \"https\"\n{rest}\n")).health;
+        let HealthCheck::Active(check) = health else { panic!("{rest}") };
+        let Probe::Http(http) = &check.probe else { panic!("{rest}") };
+        http.tls.as_ref().unwrap().server_name.clone()
+    };
+    assert_eq!(name(""), None);
+    assert_eq!(name("host = \"a.example:8443\"").as_deref(), Some("a.example"));
+    assert_eq!(name("host = \"[2001:db8::1]:8443\"").as_deref(), Some("2001:db8::1"));
+    assert_eq!(name("host = \"a.example\"\nserver_name = \"b\"").as_deref(), Some("b"));
+}
+
+#[test]
+fn the_fast_interval_and_jitter() {
+    let health = one_service(
+        "health = { type = \"tcp\", interval = \"5s\", fast_interval = \"500ms\", jitter = \"0%\" }",
+    )
+    .health;
+    let HealthCheck::Active(check) = health else { panic!("{health:?}") };
+    assert_eq!((check.fast_interval, check.jitter), (Duration::from_millis(500), 0));
 }
 
 #[test]
@@ -170,9 +230,8 @@ fn statuses() {
     ] {
         let health =
             one_service(&format!("[service.health]\ntype = \"http\"\nexpect_status = {written}\n"));
-        let HealthCheck::Active(ActiveCheck { probe: Probe::Http { expect_status, .. }, .. }) =
-            health.health
-        else {
+        let HealthCheck::Active(check) = health.health else { panic!("{written}") };
+        let Probe::Http(HttpProbe { expect_status, .. }) = &check.probe else {
             panic!("{written}")
         };
         let accepts = |status: &u16| expect_status.iter().any(|range| range.contains(*status));
@@ -287,7 +346,9 @@ proptest! {
     fn no_value_panics(
         key in proptest::sample::select(vec![
             "vip", "name", "protocol", "forward", "ring_size", "affinity", "udp_timeout",
-            "tcp_idle", "health", "backend", "health.type", "health.expect_status", "zzz",
+            "tcp_idle", "health", "backend", "health.type", "health.expect_status",
+            "health.send", "health.query", "health.alpn", "health.command", "health.host",
+            "health.expect_header", "health.server_name", "health.jitter", "zzz",
         ]),
         value in prop_oneof![
             any::<String>().prop_map(|text| format!("{text:?}")),

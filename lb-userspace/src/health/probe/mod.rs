@@ -1,36 +1,89 @@
 //! Single probes: what goes over the wire, within one deadline.
+//!
+//! In: a check, and what all checks share ([`Means`]). Out: an outcome, told in a sentence. What
+//! comes from a backend is bounded in size and time, whatever it sends.
 
+mod dns;
+mod excerpt;
+mod exec;
+mod grpc;
 mod http;
 mod reach;
+mod tasks;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod udp;
 
 use std::{fmt, io, time::Duration};
 
 use tokio::{
     net::TcpStream,
+    sync::Semaphore,
     time::{Instant, timeout_at},
 };
 
-use super::state::Outcome;
-use crate::config::{ActiveCheck, Probe};
+use super::{CheckSpec, state::Outcome};
+use crate::config::Probe;
 pub(super) use reach::Reach;
 
-/// Makes one probe; ends within the check's timeout.
-pub(super) async fn run(reach: Reach, check: &ActiveCheck) -> Outcome {
-    let clock = Clock { deadline: Instant::now() + check.timeout, timeout: check.timeout };
+/// Longest reason in bytes.
+const REASON_MAX: usize = 512;
+
+/// What all checks of an agent share.
+#[derive(Debug)]
+pub(super) struct Means {
+    tls: tls::TlsConfigs,
+    /// Places for programs to run.
+    places: Semaphore,
+}
+
+impl Means {
+    pub(super) fn new() -> Self {
+        Self { tls: tls::TlsConfigs::default(), places: Semaphore::new(exec::AT_ONCE) }
+    }
+}
+
+/// What came of a probe.
+#[derive(Debug)]
+pub(super) struct Probed {
+    pub(super) outcome: Outcome,
+    /// The load that an HTTP response told.
+    pub(super) load: Option<String>,
+}
+
+/// Makes one probe; ends within the check's timeout. One that runs a program may wait for as long
+/// again until it may.
+pub(super) async fn run(spec: &CheckSpec, means: &Means) -> Probed {
+    let (reach, check) = (spec.reach(), &spec.check);
+    let clock = Clock::new(check.timeout);
+    let mut load = None;
     let result = match &check.probe {
         Probe::Tcp => tcp(reach, &clock).await,
-        Probe::Http { path, host, expect_status } => {
-            let get = http::Get { path, host: host.as_deref(), expect_status };
-            get.run(reach, &clock).await
+        Probe::Http(http) => {
+            let seen = http.run(reach, &clock, means).await;
+            load = seen.load;
+            seen.result
         }
+        Probe::Grpc(grpc) => grpc.run(reach, &clock, means).await,
+        Probe::Udp { send, expect } => udp::run(send, expect.as_ref(), reach, &clock).await,
+        Probe::Dns(dns) => dns.run(reach, &clock).await,
+        Probe::Exec { command } => exec::run(command, spec, &means.places).await,
     };
-    match result {
-        Ok(seen) => Outcome::Passed(seen),
-        Err(Failure::Backend(seen)) => Outcome::Failed(seen),
-        Err(Failure::Local(seen)) => Outcome::Inconclusive(seen),
+    let outcome = match result {
+        Ok(seen) => Outcome::Passed(bounded(seen)),
+        Err(Failure::Backend(seen)) => Outcome::Failed(bounded(seen)),
+        Err(Failure::Local(seen)) => Outcome::Inconclusive(bounded(seen)),
+    };
+    Probed { outcome, load }
+}
+
+fn bounded(mut reason: String) -> String {
+    if reason.len() > REASON_MAX {
+        reason.truncate(reason.floor_char_boundary(REASON_MAX));
+        reason.push('…');
     }
+    reason
 }
 
 /// Why a probe didn't pass.
@@ -55,6 +108,11 @@ struct Clock {
 }
 
 impl Clock {
+    /// From now on.
+    fn new(timeout: Duration) -> Self {
+        Self { deadline: Instant::now() + timeout, timeout }
+    }
+
     /// Waits for a step of the probe; `step` completes "timed out after … while".
     async fn limit<T>(&self, step: &str, work: impl Future<Output = T>) -> Result<T, Failure> {
         timeout_at(self.deadline, work).await.map_err(|_| {

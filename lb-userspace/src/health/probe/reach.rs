@@ -34,7 +34,6 @@ impl Reach {
         }
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "the probes of today are all over TCP"))]
     /// A UDP socket that sends to the backend and takes datagrams of nobody else. It is connected,
     /// so a port that is closed shows as "connection refused" when the ICMP message arrives.
     ///

@@ -1,43 +1,18 @@
-//! Probes against real servers on the loopback interface.
+//! Requests to servers that answer well, badly, slowly, endlessly or not at all.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Instant,
+    net::{Ipv4Addr, Ipv6Addr},
+    time::{Duration, Instant},
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
     task::JoinHandle,
 };
 
 use super::*;
-use crate::config::StatusRange;
-
-/// Longer than any answer takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// For servers that never answer.
-const SHORT: Duration = Duration::from_millis(200);
-
-fn check(probe: Probe) -> ActiveCheck {
-    let interval = Duration::from_secs(1);
-    ActiveCheck { probe, port: 80, interval, timeout: PATIENCE, rise: 2, fall: 3 }
-}
-
-fn http() -> Probe {
-    Probe::Http {
-        path: "/healthz?full=1".to_owned(),
-        host: Some("www.example.com".to_owned()),
-        expect_status: StatusRange::new(200, 399).into_iter().collect(),
-    }
-}
-
-async fn listen(address: impl Into<IpAddr>) -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind((address.into(), 0)).await.expect("a free port");
-    let target = listener.local_addr().expect("a bound listener");
-    (listener, target)
-}
+use crate::config::{ExpectedHeader, HttpProbe, Method};
 
 /// Takes one connection, reads the request's head, writes `answer`, and closes or stays silent.
 /// Gives the head back.
@@ -69,24 +44,16 @@ async fn get(answer: impl Into<Vec<u8>>, close: bool) -> Outcome {
 async fn get_within(timeout: Duration, answer: impl Into<Vec<u8>>, close: bool) -> Outcome {
     let (listener, target) = listen(Ipv4Addr::LOCALHOST).await;
     let server = serve(listener, answer.into(), close);
-    let outcome = run(Reach::Address(target), &ActiveCheck { timeout, ..check(http()) }).await;
+    let outcome = probe(target, ActiveCheck { timeout, ..check(http()) }).await;
     server.await.expect("the server's task");
     outcome
-}
-
-#[track_caller]
-fn assert_failed(outcome: &Outcome, fragment: &str) {
-    assert!(
-        matches!(outcome, Outcome::Failed(seen) if seen.contains(fragment)),
-        "{outcome:?} should have failed with {fragment:?}"
-    );
 }
 
 #[tokio::test]
 async fn an_open_port_passes() {
     for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
         let (_listener, target) = listen(address).await;
-        let outcome = run(Reach::Address(target), &check(Probe::Tcp)).await;
+        let outcome = probe(target, check(Probe::Tcp)).await;
         assert!(matches!(outcome, Outcome::Passed(_)), "{outcome:?}");
     }
 }
@@ -96,7 +63,7 @@ async fn a_closed_port_fails() {
     for probe in [Probe::Tcp, http()] {
         let (listener, target) = listen(Ipv6Addr::LOCALHOST).await;
         drop(listener);
-        assert_failed(&run(Reach::Address(target), &check(probe)).await, "refused");
+        assert_failed(&super::probe(target, check(probe)).await, "refused");
     }
 }
 
@@ -119,7 +86,7 @@ async fn good_answers_pass() {
 async fn the_request_is_the_configured_one() {
     let (listener, target) = listen(Ipv6Addr::LOCALHOST).await;
     let server = serve(listener, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec(), true);
-    run(Reach::Address(target), &check(http())).await;
+    probe(target, check(http())).await;
     let head = server.await.expect("the server's task").to_ascii_lowercase();
     assert!(head.starts_with("get /healthz?full=1 http/1.1\r\n"), "{head}");
     assert!(head.contains("host: www.example.com\r\n"), "{head}");
@@ -130,8 +97,7 @@ async fn the_request_is_the_configured_one() {
 async fn the_host_is_the_target_where_none_is_configured() {
     let (listener, target) = listen(Ipv6Addr::LOCALHOST).await;
     let server = serve(listener, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec(), true);
-    let Probe::Http { path, expect_status, .. } = http() else { unreachable!("http") };
-    run(Reach::Address(target), &check(Probe::Http { path, host: None, expect_status })).await;
+    probe(target, check(Probe::Http(HttpProbe { host: None, ..request() }))).await;
     let head = server.await.expect("the server's task").to_ascii_lowercase();
     assert!(head.contains(&format!("host: {target}\r\n")), "{head}");
 }
@@ -204,8 +170,7 @@ async fn a_head_that_drips_fails_when_the_time_is_over() {
             drip.tick().await;
         }
     });
-    let outcome =
-        run(Reach::Address(target), &ActiveCheck { timeout: SHORT, ..check(http()) }).await;
+    let outcome = probe(target, ActiveCheck { timeout: SHORT, ..check(http()) }).await;
     assert_failed(&outcome, "waiting for the response");
     server.await.expect("the server's task");
 }
@@ -218,13 +183,93 @@ async fn a_server_that_speaks_first_fails() {
         stream.write_all(b"220 mail.example ESMTP\r\n").await.expect("an open connection");
         let _ = stream.read_to_end(&mut Vec::new()).await;
     });
-    assert_failed(&run(Reach::Address(target), &check(http())).await, "no HTTP response");
+    assert_failed(&probe(target, check(http())).await, "no HTTP response");
     server.await.expect("the server's task");
 }
 
-#[test]
-fn only_this_hosts_shortages_are_local() {
-    for (number, local) in [(24, true), (105, true), (99, true), (111, false), (113, false)] {
-        assert_eq!(is_local(&io::Error::from_raw_os_error(number)), local, "errno {number}");
+/// Answers to a request that asks for more than a status.
+async fn asked(request: HttpProbe, answer: &str) -> Outcome {
+    let (listener, target) = listen(Ipv4Addr::LOCALHOST).await;
+    let server = serve(listener, answer.as_bytes().to_vec(), true);
+    let outcome = probe(target, check(Probe::Http(request))).await;
+    server.await.expect("the server's task");
+    outcome
+}
+
+#[tokio::test]
+async fn the_body_must_hold_what_is_expected() {
+    let expecting = || HttpProbe { expect_body: Some("ready: yes".to_owned()), ..request() };
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{ready: yes}   ",
+        "HTTP/1.0 200 OK\r\n\r\nready: yes",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nread\r\n6\r\ny: yes\r\n0\r\n\r\n",
+    ] {
+        assert_passed(&asked(expecting(), answer).await);
+    }
+    let wrong = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nready: \x1bo";
+    assert_failed(
+        &asked(expecting(), wrong).await,
+        r#"doesn't hold "ready: yes"; it begins with "#,
+    );
+    assert_failed(&asked(expecting(), wrong).await, r#""ready: \u{1b}o""#);
+    // Past what is read, nothing counts.
+    let far = format!("HTTP/1.0 200 OK\r\n\r\n{}ready: yes", "x".repeat(64 * 1024));
+    assert_failed(&asked(expecting(), &far).await, "doesn't hold");
+}
+
+#[tokio::test]
+async fn a_header_must_be_there() {
+    let expecting = |value: Option<&str>| HttpProbe {
+        expect_header: Some(ExpectedHeader {
+            name: "x-ready".to_owned(),
+            value: value.map(str::to_owned),
+        }),
+        ..request()
+    };
+    let two = "HTTP/1.1 200 OK\r\nX-Ready: no\r\nx-ready: yes\r\nContent-Length: 0\r\n\r\n";
+    assert_passed(&asked(expecting(None), two).await);
+    assert_passed(&asked(expecting(Some("yes")), two).await);
+    let other = asked(expecting(Some("Yes")), two).await;
+    assert_failed(&other, r#"the header x-ready is "no", expected "Yes""#);
+    let none = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    assert_failed(&asked(expecting(None), none).await, "there is no header x-ready");
+}
+
+#[tokio::test]
+async fn other_methods_are_asked() {
+    for (method, word) in [(Method::Head, "head /"), (Method::Options, "options /")] {
+        let (listener, target) = listen(Ipv4Addr::LOCALHOST).await;
+        // A length without a body: for HEAD that is how it must be.
+        let answer = match method {
+            Method::Head => "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
+            _ => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        };
+        let server = serve(listener, answer.into(), false);
+        let probe = probe(target, check(Probe::Http(HttpProbe { method, ..request() })));
+        assert_passed(&probe.await);
+        let head = server.await.expect("the server's task").to_ascii_lowercase();
+        assert!(head.starts_with(word), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn load_reports_are_handed_on_whatever_the_status() {
+    let report = "TEXT cpu_utilization=0.3";
+    let long = "x".repeat(4097);
+    for (status, header, expected) in [
+        (200, report, Some(report)),
+        (503, report, Some(report)),
+        (200, &long[1..], Some(&long[1..])),
+        (200, &long, None),
+        (200, "caf\u{e9}", None),
+    ] {
+        let (listener, target) = listen(Ipv4Addr::LOCALHOST).await;
+        let answer = format!(
+            "HTTP/1.1 {status} X\r\nendpoint-load-metrics: {header}\r\nContent-Length: 0\r\n\r\n"
+        );
+        let server = serve(listener, answer.into(), true);
+        let probed = run(&spec(target, check(http())), &Means::new()).await;
+        server.await.expect("the server's task");
+        assert_eq!(probed.load.as_deref(), expected);
     }
 }
