@@ -30,7 +30,6 @@ impl DataPlane {
                 actual.generations.insert(id, record.generation);
             }
             if record.kind != 0 {
-                actual.generations.insert(id, record.generation);
                 actual.backends.insert(id, BackendRecord { active: 0, ..record });
             }
         }

@@ -16,7 +16,8 @@ pub struct Actual {
     pub services: BTreeMap<ServiceId, ActualService>,
     /// Records in force by number; vacant ones are left out.
     pub backends: BTreeMap<BackendId, BackendRecord>,
-    /// The last generation that a number's record had, also of numbers that are vacant now.
+    /// The last generation that a number's record had, also of numbers that are vacant now; 1 or
+    /// more.
     pub generations: BTreeMap<BackendId, u32>,
     /// Ifindex of each entry of the device map, by index.
     pub ports: BTreeMap<u32, u32>,

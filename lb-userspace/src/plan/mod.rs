@@ -169,7 +169,8 @@ impl<'a> Planner<'a> {
         let present = known.and_then(|id| self.actual.backends.get(&id));
         let generation = match present {
             Some(present) => present.generation,
-            None => self.actual.generations.get(&id).map_or(0, |last| last.wrapping_add(1)),
+            // Never 0: that is a number which nobody had, and no map tells the two apart.
+            None => self.actual.generations.get(&id).map_or(1, |last| last.wrapping_add(1).max(1)),
         };
         let port = match backend.route.as_ref().map_or(0, |route| route.egress_ifindex) {
             0 => 0,

@@ -152,6 +152,18 @@ fn numbers_given_again_have_another_generation() {
     assert_ne!(actual.backends[&BackendId(1)].generation, first);
 }
 
+/// Maps that are read again tell nothing of a vacant number whose generation was 0.
+#[test]
+fn no_backend_has_the_generation_of_a_number_that_nobody_had() {
+    let mut actual = empty();
+    carry_out(&desired(vec![service(1, vec![backend(1, 1000)])]), &mut actual);
+    assert_eq!(actual.backends[&BackendId(1)].generation, 1);
+    carry_out(&desired(vec![service(1, vec![])]), &mut actual);
+    actual.generations.insert(BackendId(1), u32::MAX);
+    carry_out(&desired(vec![service(1, vec![backend(2, 1000)])]), &mut actual);
+    assert_eq!(actual.backends[&BackendId(1)].generation, 1);
+}
+
 #[test]
 fn a_changed_next_hop_changes_the_record_alone() {
     let mut actual = empty();
