@@ -14,7 +14,7 @@ mod size;
 mod tests;
 
 pub use hash::member_key;
-pub use size::{MAX_SIZE, default_size};
+pub use size::{MAX_SIZE, MAX_SLOTS, default_size};
 
 use hash::Preference;
 pub(crate) use hash::mix;

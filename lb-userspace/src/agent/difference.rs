@@ -35,7 +35,7 @@ pub(super) fn between(before: &[ServiceConfig], after: &[ServiceConfig]) -> Vec<
 
 fn service_changes(before: &ServiceConfig, after: &ServiceConfig) -> Vec<Became> {
     let size = |size: Option<u32>| {
-        size.map_or_else(|| "by the number of backends".to_owned(), |size| size.to_string())
+        size.map_or_else(|| "grows with the backends".to_owned(), |size| size.to_string())
     };
     let mut changes: Vec<Became> = [
         became("VIP", before.key, after.key),

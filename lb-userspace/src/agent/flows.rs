@@ -18,7 +18,7 @@ use crate::{
     config::{BackendConfig, ServiceConfig},
     dataplane,
     model::{BackendKey, Desired, ServiceKey},
-    plan::{Change, backend_key, ring_size},
+    plan::{Change, backend_key},
     sweep::{Extent, Survey, SurveyPlan, Transition},
 };
 
@@ -258,13 +258,17 @@ impl Agent {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = since.map_or(0, |since| since.as_secs());
         let mut news = self.state.history.retain(&self.effective.services);
+        let sizes: BTreeMap<ServiceKey, u32> = {
+            let entries = self.actual.services.values().map(|service| service.entry);
+            entries.map(|entry| (entry.key, entry.ring_size)).collect()
+        };
         for (service, desired) in self.effective.services.iter().zip(&desired.services) {
-            if service.affinity == Affinity::Packet {
+            let size = sizes.get(&service.key).copied();
+            let Some(size) = size.filter(|_| service.affinity != Affinity::Packet) else {
                 continue;
-            }
+            };
             let live: BTreeMap<BackendKey, u16> =
                 desired.backends.iter().map(|b| (b.key, b.live_permille)).collect();
-            let size = ring_size(service.ring_size, service.backends.len());
             let live = |key| live.get(&key).copied().unwrap_or(0);
             news |= self.state.history.note(service, size, now, live);
         }

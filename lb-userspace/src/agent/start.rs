@@ -24,8 +24,8 @@ use crate::{
     metrics::MetricsServer,
     network::NextHops,
     objects,
-    plan::Capacity,
-    state::{State, StateError, StateLock},
+    plan::{Capacity, ring_size},
+    state::{History, State, StateError, StateLock},
     sweep::Transition,
 };
 
@@ -151,7 +151,7 @@ pub(super) async fn prepare(
     let plane = DataPlane::open(Options {
         object: objects::BALANCER.to_vec(),
         pin_path: Some(config.pin_path.clone()),
-        capacity: capacity(&effective.services),
+        capacity: capacity(&effective.services, &state.history),
         flow_capacity: config.flow_capacity,
         flow_budget: None,
         keys: Keys::from_seed(seed),
@@ -205,9 +205,10 @@ fn hash_seed(config: &Config, state: &mut State) -> anyhow::Result<u64> {
 }
 
 /// Room for these services, and for some to come: as much again.
-pub fn capacity(services: &[ServiceConfig]) -> Capacity {
+pub fn capacity(services: &[ServiceConfig], history: &History) -> Capacity {
     let ring_size = |service: &ServiceConfig| {
-        service.ring_size.unwrap_or_else(|| default_size(service.backends.len()))
+        let kept = history.ring_size(service.key);
+        ring_size(service.ring_size, service.backends.len(), kept)
     };
     let slots: u64 = services.iter().map(|service| u64::from(ring_size(service))).sum();
     let backends: usize = services.iter().map(|service| service.backends.len()).sum();

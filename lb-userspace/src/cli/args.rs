@@ -275,7 +275,7 @@ pub struct ServiceAddArgs {
     /// What stays with a backend; left out, flow
     #[arg(long, value_parser = PossibleValuesParser::new(AFFINITIES))]
     pub affinity: Option<String>,
-    /// Slots of the ring, a prime; left out, by the number of backends
+    /// Slots of the ring, a prime; left out, it grows with the backends
     #[arg(long, value_name = "SLOTS")]
     pub ring_size: Option<u32>,
     #[arg(

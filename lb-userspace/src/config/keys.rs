@@ -150,9 +150,10 @@ section! { service, "[[service]]",
     FORWARD = "forward", Text, Required,
         "\"l2\", \"ipip\" or \"gue\"",
         "How packets travel to the backends, which must be set up for it.";
-    RING_SIZE = "ring_size", Integer, Otherwise("by the number of backends"),
+    RING_SIZE = "ring_size", Integer, Otherwise("grows with the backends"),
         "a prime from 2 to 1048573, at least the number of backends",
-        "Slots of the consistent-hash table. More slots share the load more evenly.";
+        "Slots of the consistent-hash table. More slots share the load more evenly; another size \
+         moves nearly all of them.";
     AFFINITY = "affinity", Text, Text("flow"),
         "\"flow\", \"source\" or \"packet\"",
         "What stays with a backend: a flow, all of a client's flows, or nothing beyond the packet.";

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr};
 use lb_common::{
     directory_builder::{MAX_SERVICES, MAX_VIPS, address_words},
     layout::BACKEND_NUMBERS,
-    ring::{MAX_MEMBERS, default_size},
+    ring::{MAX_MEMBERS, MAX_SLOTS, default_size},
 };
 
 use super::{
@@ -13,8 +13,6 @@ use super::{
     keys::{Key, service as keys},
 };
 
-/// Slots of all rings together: 4 GiB of them, twice what 4,096 rings of the default size have.
-const MAX_SLOTS: u64 = 1 << 29;
 /// Backends of all services together; number 0 is nobody's.
 const MAX_BACKENDS: u64 = BACKEND_NUMBERS as u64 - 1;
 
@@ -54,6 +52,8 @@ impl Totals {
     }
 
     /// One more ring, with its backends: the limits that are passed by it, by key.
+    ///
+    /// A ring that was larger counts as a new one: it keeps its size only where there is room.
     pub(super) fn add_ring(
         &mut self,
         ring_size: Option<u32>,

@@ -73,7 +73,7 @@ pub struct Service {
     pub affinity: Affinity,
     /// How long in seconds a flow may be quiet and still be one; at least 1.
     pub idle_seconds: u32,
-    /// Slots of the ring, a prime; `None` follows the number of backends.
+    /// Slots of the ring, a prime; `None` grows with the number of backends.
     pub ring_size: Option<u32>,
     /// Keys are unique.
     pub backends: Vec<Backend>,

@@ -64,10 +64,11 @@ pub fn plan_after(
         .map(|service| (service.key, service))
         .collect();
     let mut planner = Planner::new(actual);
+    let sizes = rings::sizes(&desired.services, |service| planner.ring_size(service));
     let mut directory = Vec::new();
-    for service in &desired.services {
+    for (service, ring_size) in desired.services.iter().zip(sizes) {
         let same = last.get(&service.key).is_some_and(|last| rings::same_inputs(last, service));
-        directory.push(planner.service(service, same));
+        directory.push(planner.service(service, ring_size, same));
     }
     planner.check_room()?;
     Ok(planner.finish(directory))
@@ -122,8 +123,14 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// `same_ring`: its ring is what it shall be.
-    fn service(&mut self, service: &Service, same_ring: bool) -> DirectoryService {
+    /// Slots of a service's ring, as it is.
+    fn ring_size(&self, service: &Service) -> Option<u32> {
+        let id = self.service_ids.get(&service.key)?;
+        Some(self.actual.services.get(id)?.entry.ring_size)
+    }
+
+    /// `same_ring`: its ring, if it has that size, is what it shall be.
+    fn service(&mut self, service: &Service, ring_size: u32, same_ring: bool) -> DirectoryService {
         let id = match self.service_ids.get(&service.key) {
             Some(id) => *id,
             None => ServiceId(self.free_services.take()),
@@ -135,7 +142,6 @@ impl<'a> Planner<'a> {
             .map(|backend| (backend.key, self.backend(id, service, backend)))
             .collect();
 
-        let ring_size = rings::size(service.ring_size, service.backends.len());
         let present = self.actual.services.get(&id);
         let (ring_start, before) = match present {
             Some(present) if present.entry.ring_size == ring_size => {

@@ -5,15 +5,36 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use lb_common::{
     id::BackendId,
     layout::{Affinity, Slot},
-    ring::{Member, Ring, default_size, member_key},
+    ring::{MAX_SLOTS, Member, Ring, default_size, member_key},
 };
 
 use super::record::address_bytes;
 use crate::model::{BackendKey, FormerRing, Service};
 
-/// Slots of a service's ring: a pure function of the config, so that every balancer has the same.
-pub fn size(ring_size: Option<u32>, backends: usize) -> u32 {
-    ring_size.unwrap_or_else(|| default_size(backends))
+/// Slots of a service's ring, which has had `kept`. A configured size is obeyed; without one, a
+/// ring grows with its backends and doesn't shrink: a smaller one costs flows and saves memory
+/// alone.
+pub fn size(configured: Option<u32>, backends: usize, kept: Option<u32>) -> u32 {
+    configured.unwrap_or_else(|| default_size(backends).max(kept.unwrap_or(0)))
+}
+
+/// Slots of each service's ring. `present` tells of rings that are there; from empty maps, the
+/// history tells. No ring keeps what would make all of them more than there may be.
+pub(super) fn sizes(services: &[Service], present: impl Fn(&Service) -> Option<u32>) -> Vec<u32> {
+    let least = |service: &Service| size(service.ring_size, service.backends.len(), None);
+    let mut room = MAX_SLOTS.saturating_sub(services.iter().map(|s| u64::from(least(s))).sum());
+    let size = |service: &Service| {
+        let history = || service.former.last().map(|ring| ring.ring_size);
+        let kept = present(service).or_else(history);
+        let (least, kept) = (least(service), size(service.ring_size, service.backends.len(), kept));
+        let more = u64::from(kept - least);
+        if more > room {
+            return least;
+        }
+        room -= more;
+        kept
+    };
+    services.iter().map(size).collect()
 }
 
 /// Whether both want the same ring of the same backends.
@@ -234,6 +255,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_ring_that_is_there_does_not_shrink_by_itself() {
+        assert_eq!(size(None, 656, Some(65_537)), 131_071);
+        assert_eq!(size(None, 655, Some(131_071)), 131_071);
+        assert_eq!(size(Some(65_537), 655, Some(131_071)), 65_537);
+        let services = [crowd(655, 655, Vec::new()), crowd(2, 2, vec![former_ring(524_287, 1)])];
+        assert_eq!(sizes(&services, |_| None), [65_537, 524_287]);
+        assert_eq!(sizes(&services, |_| Some(131_071)), [131_071, 131_071], "what is there counts");
+    }
+
+    /// Each of 4,096 services may have been large once: not all of them at the same time.
+    #[test]
+    fn kept_sizes_have_an_end() {
+        let services = vec![crowd(1, 1, Vec::new()); 4096];
+        let sizes = sizes(&services, |_| Some(1_048_573));
+        let total: u64 = sizes.iter().map(|&size| u64::from(size)).sum();
+        assert!(total <= MAX_SLOTS && total > MAX_SLOTS - 1_048_573, "{total}");
+        assert_eq!((sizes[0], sizes[4095]), (1_048_573, 65_537));
+    }
+
     /// Of 100,000 flows of the former ring, how many no column of their slot names any more, and
     /// how many go elsewhere without a second chance.
     fn lost((count, len): (u32, u32), (next, size): (u32, u32), cold: bool) -> [u64; 2] {
@@ -241,7 +282,7 @@ mod tests {
         let (before, after) = (former_ring(len, count), former_ring(size, next));
         let keys = former_ring(0, all).members.into_iter().map(|member| member.key);
         let ids: BTreeMap<_, _> = keys.zip((1..).map(BackendId)).collect();
-        let slots = laid_out(&[before.clone()], &ids, len);
+        let slots = laid_out(std::slice::from_ref(&before), &ids, len);
         let service = crowd(next, all, if cold { vec![before, after] } else { Vec::new() });
         let place = if cold { Before::Nothing } else { Before::Resized(&slots) };
         let changed = changes(&service, &ids, &place, 0, size);

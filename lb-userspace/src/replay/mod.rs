@@ -29,6 +29,7 @@ use crate::{
     model::{Backend, Desired, MacAddress, Route, Service},
     objects,
     plan::{Actual, backend_key, plan},
+    state::History,
 };
 use capture::{Reader, Writer, are_one};
 
@@ -163,7 +164,7 @@ impl Replay {
         let mut plane = DataPlane::open(Options {
             object: objects::BALANCER.to_vec(),
             pin_path: None,
-            capacity: capacity(&config.services),
+            capacity: capacity(&config.services, &History::default()),
             // Nothing moves.
             flow_capacity: 1,
             flow_budget: None,

@@ -145,6 +145,11 @@ impl History {
         self.epochs(service).iter().map(Epoch::former).collect()
     }
 
+    /// Slots of a service's last ring.
+    pub fn ring_size(&self, service: ServiceKey) -> Option<u32> {
+        self.epochs(service).last().map(|epoch| epoch.ring_size)
+    }
+
     /// Backends that owned slots and are no longer the service's, as they last were. What doesn't
     /// fit the service any more is left out.
     pub fn leaving(&self, service: &ServiceConfig) -> Vec<BackendConfig> {
