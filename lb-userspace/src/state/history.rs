@@ -20,7 +20,18 @@ const RINGS: usize = 16;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct History {
-    services: BTreeMap<String, Vec<Epoch>>,
+    services: BTreeMap<String, Past>,
+}
+
+/// What was in force of a service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Past {
+    /// Rings, the oldest first.
+    #[serde(default)]
+    epochs: Vec<Epoch>,
+    /// Who owned slots in rings that are kept no more, and in none that is kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    leaving: Vec<Member>,
 }
 
 /// A ring, while it was in force.
@@ -78,6 +89,30 @@ impl Epoch {
     }
 }
 
+impl Past {
+    /// Drops rings between the first and the last ones, but not who owned slots in them: nobody
+    /// is forgotten whose flows may live.
+    fn trim(&mut self) {
+        let excess = self.epochs.len().saturating_sub(RINGS);
+        if excess == 0 {
+            return;
+        }
+        let mut leaving: BTreeMap<Option<BackendKey>, Member> =
+            std::mem::take(&mut self.leaving).into_iter().map(|m| (m.key(), m)).collect();
+        let dropped = self.epochs.drain(1..1 + excess).flat_map(|epoch| epoch.members);
+        leaving.extend(dropped.filter(Member::owned_slots).map(|member| (member.key(), member)));
+        let kept = self.epochs.iter().flat_map(|epoch| &epoch.members);
+        let owners: BTreeSet<_> = kept.filter(|m| m.owned_slots()).map(Member::key).collect();
+        leaving.retain(|key, _| !owners.contains(key));
+        self.leaving = leaving.into_values().collect();
+    }
+
+    /// Everybody that it names; as they last were, come last.
+    fn members(&self) -> impl Iterator<Item = &Member> {
+        self.leaving.iter().chain(self.epochs.iter().flat_map(|epoch| &epoch.members))
+    }
+}
+
 impl History {
     /// Notes the ring that is in force now: `live` is each backend's share of its weight, in
     /// thousandths. Whether that is news.
@@ -95,33 +130,36 @@ impl History {
         };
         let members = service.backends.iter().map(member).collect();
         let epoch = Epoch { since: now, ring_size, members };
-        let epochs = self.services.entry(text(service.key)).or_default();
+        let past = self.services.entry(text(service.key)).or_default();
         let owned = epoch.members.iter().any(Member::owned_slots);
-        if epochs.last().is_some_and(|last| last.makes_same_ring(&epoch))
-            || epochs.is_empty() && !owned
+        if past.epochs.last().is_some_and(|last| last.makes_same_ring(&epoch))
+            || past.epochs.is_empty() && !owned
         {
             return false;
         }
-        epochs.push(epoch);
-        if epochs.len() > RINGS {
-            epochs.remove(1);
-        }
+        past.epochs.push(epoch);
+        past.trim();
         true
     }
 
-    /// Forgets all rings of a service but the last: its slots are stable. Whether there were any.
+    /// Forgets all rings of a service but the last, and who owned slots before: its slots are
+    /// stable. Whether there was anything.
     pub fn settle(&mut self, service: ServiceKey) -> bool {
-        let Some(epochs) = self.services.get_mut(&text(service)) else { return false };
-        let settled = epochs.len() > 1;
-        epochs.drain(..epochs.len().saturating_sub(1));
+        let Some(past) = self.services.get_mut(&text(service)) else { return false };
+        let settled = past.epochs.len() > 1 || !past.leaving.is_empty();
+        past.epochs.drain(..past.epochs.len().saturating_sub(1));
+        past.leaving.clear();
         settled
     }
 
     /// Forgets a backend that leaves or left: its flows ended, or are given up. Whether it was
     /// known.
     pub fn forget(&mut self, service: ServiceKey, backend: BackendKey) -> bool {
-        let mut known = false;
-        for epoch in self.services.get_mut(&text(service)).into_iter().flatten() {
+        let Some(past) = self.services.get_mut(&text(service)) else { return false };
+        let listed = past.leaving.len();
+        past.leaving.retain(|member| member.key() != Some(backend));
+        let mut known = past.leaving.len() < listed;
+        for epoch in &mut past.epochs {
             for member in &mut epoch.members {
                 if member.key() == Some(backend) && !member.removed {
                     member.removed = true;
@@ -154,7 +192,8 @@ impl History {
     /// fit the service any more is left out.
     pub fn leaving(&self, service: &ServiceConfig) -> Vec<BackendConfig> {
         let mut leaving: BTreeMap<BackendKey, BackendConfig> = BTreeMap::new();
-        for member in self.epochs(service.key).iter().flat_map(|epoch| &epoch.members) {
+        let past = self.services.get(&text(service.key));
+        for member in past.into_iter().flat_map(Past::members) {
             let Some(key) = member.key().filter(|_| member.owned_slots()) else { continue };
             if service.backends.iter().any(|backend| backend.key == key) {
                 continue;
@@ -168,7 +207,7 @@ impl History {
     }
 
     fn epochs(&self, service: ServiceKey) -> &[Epoch] {
-        self.services.get(&text(service)).map_or(&[], Vec::as_slice)
+        self.services.get(&text(service)).map_or(&[], |past| past.epochs.as_slice())
     }
 }
 
@@ -246,11 +285,41 @@ mod tests {
         assert_eq!(history, History::default());
     }
 
+    /// 3 was added and removed; then others' health changes, many times.
+    #[test]
+    fn who_leaves_outlives_many_changes() {
+        const ABC: &str = "{ address = \"10.0.0.1\" }, { address = \"10.0.0.2\" }, \
+                           { address = \"10.0.0.3\" }";
+        let mut history = History::default();
+        history.note(&service(AB), 251, 1, |_| 1000);
+        history.note(&service(ABC), 251, 2, |_| 1000);
+        history.note(&service(AB), 251, 3, |_| 1000);
+        for flap in 0..40 {
+            history.note(&service(AB), 251, 4, |key| if key == self::key(2) { 0 } else { 1000 });
+            history.note(&service(AB), 251, 5, |_| 1000);
+            let left = history.leaving(&service(AB));
+            assert_eq!(left.iter().map(|b| b.key).collect::<Vec<_>>(), [key(3)], "flap {flap}");
+        }
+        assert_eq!(history.former(service(AB).key).len(), RINGS);
+        let mut settled = history.clone();
+        assert!(settled.settle(service(AB).key) && !settled.settle(service(AB).key));
+        assert_eq!(settled.leaving(&service(AB)), []);
+        assert!(
+            history.forget(service(AB).key, key(3)) && !history.forget(service(AB).key, key(3))
+        );
+        assert_eq!(history.leaving(&service(AB)), []);
+    }
+
     #[test]
     fn it_survives_the_state_file() {
         let mut history = History::default();
         history.note(&service(AB), 251, 1, |_| 1000);
         history.forget(service(AB).key, key(2));
+        history.note(&service("{ address = \"10.0.0.3\" }"), 251, 2, |_| 1000);
+        for live in 1..40 {
+            history.note(&service(A), 251, 3, |_| live);
+        }
+        assert_eq!(history.leaving(&service(A)).len(), 1);
         let text = serde_json::to_string(&history).unwrap();
         assert_eq!(serde_json::from_str::<History>(&text).unwrap(), history);
     }

@@ -18,9 +18,10 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-/// The version of the file's layout.
-const VERSION: u32 = 1;
+/// The version of the file's layout. Version 1 had the rings alone in `history`.
+const VERSION: u32 = 2;
 
 /// Everything that is kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -153,7 +154,11 @@ impl State {
         {
             return Err(StateError::Newer { path: path.to_owned(), found: version });
         }
-        match serde_json::from_slice(&text) {
+        let json = serde_json::from_slice(&text).map(|mut json| {
+            with_epochs(&mut json);
+            json
+        });
+        match json.and_then(serde_json::from_value) {
             Ok(state) => Ok(Loaded { state, warning: None }),
             Err(error) => {
                 let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -198,9 +203,20 @@ impl State {
     }
 }
 
+/// Makes of version 1, where a service's history was its rings, the present one.
+fn with_epochs(json: &mut Value) {
+    let history = json.get_mut("history").and_then(Value::as_object_mut);
+    for past in history.into_iter().flat_map(|history| history.values_mut()) {
+        if past.is_array() {
+            *past = json!({ "epochs": past.take() });
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Protocol, ServiceKey};
 
     fn state() -> State {
         State {
@@ -245,10 +261,28 @@ mod tests {
     fn a_newer_file_is_refused_and_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
-        fs::write(&path, "{\"version\":2,\"more\":true}").unwrap();
+        fs::write(&path, "{\"version\":3,\"more\":true}").unwrap();
         let error = State::load(&path).unwrap_err();
-        assert!(error.to_string().contains("version 2"), "{error}");
+        assert!(error.to_string().contains("version 3"), "{error}");
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_file_of_version_1_is_understood() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let key = ServiceKey {
+            vip: "203.0.113.10".parse().unwrap(),
+            port: Some(80),
+            protocol: Protocol::Tcp,
+        };
+        let member = json!({ "backend": { "address": "10.0.0.1", "weight": 100 }, "live": 1000 });
+        let epochs = json!([{ "since": 7, "ring_size": 251, "members": [member] }]);
+        let state = json!({ "version": 1, "history": { key.to_string(): epochs } });
+        fs::write(&path, state.to_string()).unwrap();
+        let loaded = State::load(&path).unwrap();
+        assert_eq!(loaded.warning, None);
+        assert_eq!(loaded.state.history.ring_size(key), Some(251));
     }
 
     #[test]
