@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use lb_common::{hash::Keys, layout::BACKEND_NUMBERS, ring::default_size};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -34,6 +35,8 @@ use crate::{
 const SETTLING: Duration = Duration::from_secs(2);
 /// Commands that wait for the agent.
 const COMMANDS_WAITING: usize = 64;
+/// Most files that this process wants to have open.
+const DESCRIPTORS: u64 = 1 << 20;
 /// Health events that wait for the agent.
 const HEALTH_WAITING: usize = 4096;
 /// Backends that there is room for at least.
@@ -158,6 +161,7 @@ pub(super) async fn prepare(
         trace: false,
     })?;
     let actual = plane.actual()?;
+    raise_descriptors();
     let (health_events, health) = mpsc::channel(HEALTH_WAITING);
     let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
     let (survey_ends, surveys) = mpsc::channel(1);
@@ -202,6 +206,18 @@ fn hash_seed(config: &Config, state: &mut State) -> anyhow::Result<u64> {
     state.hash_seed = Some(seed);
     state.save(&config.state_file)?;
     Ok(seed)
+}
+
+/// Lets this process have more files open: every probe under way has a socket, and where a thousand
+/// backends are silent, a thousand probes are under way.
+fn raise_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        let most = hard.min(DESCRIPTORS);
+        if soft < most { setrlimit(Resource::RLIMIT_NOFILE, most, hard) } else { Ok(()) }
+    });
+    if let Err(error) = raised {
+        tracing::warn!("can't raise the limit of open files (ulimit -n): {error}");
+    }
 }
 
 /// Room for these services, and for some to come: as much again.
