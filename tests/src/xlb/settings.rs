@@ -142,9 +142,9 @@ impl Service {
 }
 
 /// A health check.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Health {
-    /// `tcp` or `http`.
+    /// What is asked.
     #[serde(rename = "type")]
     pub kind: String,
     /// The port that is asked, where it isn't the service's.
@@ -161,6 +161,9 @@ pub struct Health {
     pub rise: u32,
     /// Bad answers in a row that take it out.
     pub fall: u32,
+    /// Keys that only some types have.
+    #[serde(flatten)]
+    pub more: toml::Table,
 }
 
 impl Health {
@@ -174,7 +177,27 @@ impl Health {
             timeout: "80ms".into(),
             rise: 2,
             fall: 2,
+            more: toml::Table::new(),
         }
+    }
+
+    /// Asks on a port twice a second, and faster while a change is decided; `more` are keys of
+    /// the type's own, in TOML.
+    ///
+    /// # Errors
+    /// `more` isn't TOML.
+    pub fn of(kind: &str, port: u16, more: &str) -> Result<Self> {
+        let mut more: toml::Table = more.parse().context("keys of a health check")?;
+        more.insert("fast_interval".into(), "100ms".into());
+        Ok(Self {
+            kind: kind.into(),
+            port: Some(port),
+            path: None,
+            interval: "500ms".into(),
+            timeout: "500ms".into(),
+            more,
+            ..Self::quick()
+        })
     }
 }
 

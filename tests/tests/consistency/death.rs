@@ -207,5 +207,6 @@ fn health() -> Health {
         timeout: format!("{}ms", timeout().as_millis()),
         rise: 2,
         fall: FALL,
+        ..Health::default()
     }
 }

@@ -372,5 +372,6 @@ fn health() -> Health {
         timeout: "300ms".into(),
         rise: 2,
         fall: 3,
+        ..Health::default()
     }
 }

@@ -69,6 +69,30 @@ const TOOLS: &[Tool] = &[
         why: "tests fetch through the balancer and read its metrics with curl",
         uses: &[Use::Test],
     },
+    Tool {
+        sign: Sign::Program("nginx"),
+        package: "nginx-light",
+        why: "health checks are tested against nginx (stop the system's own nginx, should it start)",
+        uses: &[Use::Test],
+    },
+    Tool {
+        sign: Sign::Program("dnsmasq"),
+        package: "dnsmasq-base",
+        why: "health checks are tested against dnsmasq",
+        uses: &[Use::Test],
+    },
+    Tool {
+        sign: Sign::Module("grpc"),
+        package: "python3-grpcio",
+        why: "health checks are tested against a server of gRPC's own library",
+        uses: &[Use::Test],
+    },
+    Tool {
+        sign: Sign::Program("nft"),
+        package: "nftables",
+        why: "tests drop and refuse packets on their way to a server with nft",
+        uses: &[Use::Test],
+    },
 ];
 
 impl Tool {

@@ -1,0 +1,5 @@
+//! Health checks against real servers that break in every way.
+
+mod kinds;
+mod load;
+mod servers;
