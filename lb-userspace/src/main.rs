@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod dataplane;
 mod decap;
+mod discovery;
 mod health;
 mod hooks;
 mod metrics;
@@ -14,6 +15,7 @@ mod model;
 mod network;
 mod objects;
 mod plan;
+mod register;
 mod replay;
 mod rights;
 mod state;
@@ -56,6 +58,7 @@ fn local(verb: Local, global: &Global) -> anyhow::Result<u8> {
             log_to_stderr();
             decap::run(args, global.json)
         }
+        Local::Register(args) => register::run(args, global.json),
         Local::Bench(args) => bench::run(&args, global.json),
     }
 }

@@ -49,6 +49,12 @@ impl Agent {
             Command::RemoveBackend { service, backend, force, by, reply } => {
                 let _ = reply.send(self.remove_backend(&service, backend, force, &by));
             }
+            Command::Register { service, backend, ttl, weight, by, reply } => {
+                let _ = reply.send(self.register(&service, backend, (ttl, weight), &by));
+            }
+            Command::Leave { service, backend, by, reply } => {
+                let _ = reply.send(self.leave(&service, backend, &by));
+            }
             Command::Explain { query, reply } => {
                 let _ = reply.send(self.explain(&query));
             }
@@ -92,7 +98,7 @@ impl Agent {
         let (weight, told) = match again {
             Some(configured) => {
                 *change = BackendOverride::default();
-                (configured.weight, "added again as the config has it, with weight")
+                (configured.weight, "added again as it was before, with weight")
             }
             None => {
                 *change = BackendOverride {
@@ -119,6 +125,11 @@ impl Agent {
         let backend = service.backends.iter().find(|backend| backend.key == key);
         let before = backend.ok_or_else(|| ApiError::no_backend(name, key))?.weight;
         let draining = self.is_draining(name, key);
+        if change.drain == Some(false) && self.leases.get(name, key).is_some_and(|l| l.leaves) {
+            let message = format!("{key} leaves by its own word");
+            return Err(ApiError::new(ErrorKind::Conflict, message)
+                .hint("it takes new flows again once it registers anew"));
+        }
         let mut state = self.state.clone();
         let changed = state.overrides.backend(name, key);
         let mut news = News::new(EventKind::BackendChanged, Cause::Api, "");
@@ -206,9 +217,11 @@ impl Agent {
     }
 
     pub(super) fn take_effect(&mut self) {
-        self.effective = self.state.overrides.on_top_of(&self.config.services);
+        self.effective = self.state.effective(&self.config.services);
         self.watch_effective();
-        self.reconcile();
+        if !self.settling {
+            self.reconcile();
+        }
     }
 
     fn service_status(&self, name: &str) -> Result<ServiceStatus, ApiError> {

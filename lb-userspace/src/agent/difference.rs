@@ -1,13 +1,35 @@
 //! What is another service, or another backend, after a change of the config: pure.
 
-use std::{fmt::Display, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    time::Duration,
+};
 
 use lb_common::layout::Affinity;
 
 use crate::{
-    api::{Cause, EventKind, News},
+    api::{Actor, Cause, EventKind, News},
     config::{BackendConfig, ServiceConfig},
 };
+
+/// How an event tells that a backend came or went.
+#[derive(Clone, Debug)]
+pub(super) struct Words {
+    pub(super) cause: Cause,
+    /// Who, where somebody is known.
+    pub(super) by: Actor,
+    pub(super) came: String,
+    pub(super) went: String,
+}
+
+impl Words {
+    /// Those of the config.
+    fn config() -> Self {
+        let (came, went) = ("the config has it now".to_owned(), "it left the config".to_owned());
+        Self { cause: Cause::Config, by: Actor::default(), came, went }
+    }
+}
 
 /// What became of the services: first those that are gone, then the others in their order.
 pub(super) fn between(before: &[ServiceConfig], after: &[ServiceConfig]) -> Vec<News> {
@@ -28,7 +50,7 @@ pub(super) fn between(before: &[ServiceConfig], after: &[ServiceConfig]) -> Vec<
         };
         let news = of(service, EventKind::ServiceChanged, String::new());
         differences.extend(all_of(service_changes(former, service), news));
-        differences.extend(backends(former, service));
+        differences.extend(backends(former, service, &Words::config()));
     }
     differences
 }
@@ -51,24 +73,29 @@ fn service_changes(before: &ServiceConfig, after: &ServiceConfig) -> Vec<Became>
     if before.health != after.health {
         changes.push(Became::another("health check"));
     }
+    if before.discovery != after.discovery {
+        changes.push(Became::another("discovery"));
+    }
     changes
 }
 
-fn backends(before: &ServiceConfig, after: &ServiceConfig) -> Vec<News> {
+/// What became of a service's backends: first those that are gone, then the others in their order.
+pub(super) fn backends(before: &ServiceConfig, after: &ServiceConfig, words: &Words) -> Vec<News> {
     let of = |backend: &BackendConfig, kind, message: String| {
-        News::new(kind, Cause::Config, message).about(&after.name, backend.key)
+        News::new(kind, words.cause, message).about(&after.name, backend.key).by(&words.by)
     };
-    let has = |service: &ServiceConfig, key| service.backends.iter().any(|b| b.key == key);
-    let gone = before.backends.iter().filter(|backend| !has(after, backend.key));
+    let has: BTreeSet<_> = after.backends.iter().map(|backend| backend.key).collect();
+    let former: BTreeMap<_, _> = before.backends.iter().map(|b| (b.key, b)).collect();
+    let gone = before.backends.iter().filter(|backend| !has.contains(&backend.key));
     let gone = gone.map(|backend| {
-        of(backend, EventKind::BackendRemoved, "it left the config".to_owned())
+        of(backend, EventKind::BackendRemoved, words.went.clone())
             .was(format_args!("weight {}", backend.weight))
     });
     let mut differences: Vec<_> = gone.collect();
     for backend in &after.backends {
-        let Some(former) = before.backends.iter().find(|former| former.key == backend.key) else {
+        let Some(former) = former.get(&backend.key) else {
             let weight = format!("weight {}", backend.weight);
-            let message = format!("the config has it now, with {weight}");
+            let message = format!("{}, with {weight}", words.came);
             differences.push(of(backend, EventKind::BackendAdded, message).is(weight));
             continue;
         };

@@ -48,8 +48,8 @@ pub(super) struct FlowWatch {
     surveying: bool,
     /// Not before then.
     next: Instant,
-    /// The history must be saved.
-    unsaved: bool,
+    /// The state must be saved.
+    pub(super) unsaved: bool,
     /// Not before then: it failed.
     save_again: Instant,
 }
@@ -234,7 +234,7 @@ impl Agent {
     }
 
     /// Backends that flows may live with.
-    fn busy(&self) -> BTreeSet<BackendId> {
+    pub(super) fn busy(&self) -> BTreeSet<BackendId> {
         let mut busy = self.flows.transition.busy(&self.actual, &self.flows.survey);
         busy.extend(self.flows.survey.by_backend.keys().copied());
         busy

@@ -8,6 +8,7 @@ mod commands;
 mod config_watch;
 mod desired;
 mod difference;
+mod discovery;
 mod explain;
 mod flows;
 mod interfaces;
@@ -33,6 +34,7 @@ use crate::{
     api::{Cause, Command, Event, EventKind, EventLog, News, Reload},
     config::{self, BackendConfig, Config, ConfigErrors, ServiceConfig},
     dataplane::DataPlane,
+    discovery::{Discovery, Findings, Leases},
     health::{Health, HealthEvent},
     hooks::Hooks,
     model::{BackendKey, Desired},
@@ -73,7 +75,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
 
     let config_watch = ConfigWatch::new(&settings.config, hangup);
     let config = config::load(&settings.config)?;
-    let (mut agent, inputs, doors) = start::prepare(&settings, config, config_watch).await?;
+    let (mut agent, mut inputs, doors) = start::prepare(&settings, config, config_watch).await?;
     let mut hooks = Servers::default();
     let (hook, events) = (agent.hooks.clone(), agent.events.clone());
     hooks.start(|stopped| async move {
@@ -83,7 +85,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         hook.serve(events, stop).await;
     });
     let settled = tokio::select! {
-        () = agent.settle(&inputs) => true,
+        () = agent.settle(&mut inputs) => true,
         () = stopped(&mut terminate, &mut interrupt) => false,
     };
     if !settled {
@@ -115,6 +117,14 @@ async fn stopped(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
+/// Waits for a time; for ever where there is none.
+async fn reached(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// All state, owned by one task.
 struct Agent {
     config_path: PathBuf,
@@ -130,6 +140,9 @@ struct Agent {
     last_desired: Option<Desired>,
     flows: FlowWatch,
     health: Health,
+    discovery: Discovery,
+    /// How long registrations last.
+    leases: Leases,
     next_hops: NextHops,
     ways: watch::Receiver<BTreeMap<std::net::IpAddr, Resolution>>,
     interfaces: watch::Receiver<Interfaces>,
@@ -141,6 +154,8 @@ struct Agent {
     last_reload: Option<Reload>,
     reloads_ok: u64,
     reloads_failed: u64,
+    /// Nothing is put in force yet.
+    settling: bool,
     /// Why the data plane doesn't do what is desired; it is tried again.
     trouble: Option<String>,
     /// Why an interface isn't attached to, by name.
@@ -154,6 +169,7 @@ struct Inputs {
     commands: mpsc::Receiver<Command>,
     health: mpsc::Receiver<HealthEvent>,
     config: ConfigWatch,
+    discovery: mpsc::Receiver<Findings>,
     surveys: mpsc::Receiver<Surveyed>,
 }
 
@@ -162,7 +178,9 @@ impl Agent {
     async fn serve(&mut self, mut inputs: Inputs, terminate: &mut Signal, interrupt: &mut Signal) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.begin_leases();
         loop {
+            let lease_end = self.leases.next_end();
             tokio::select! {
                 biased;
                 () = stopped(terminate, interrupt) => return,
@@ -174,6 +192,8 @@ impl Agent {
                     self.reconcile();
                 }
                 Some(command) = inputs.commands.recv() => self.command(command),
+                Some(findings) = inputs.discovery.recv() => self.found(findings),
+                () = reached(lease_end) => self.leases_over(),
                 Some(end) = inputs.surveys.recv() => self.surveyed(end),
                 Ok(()) = self.ways.changed() => self.reconcile(),
                 Ok(()) = self.interfaces.changed() => {
@@ -245,10 +265,11 @@ impl Agent {
         Ok(())
     }
 
-    /// A backend as the config has it.
+    /// A backend as the config has it, or as it was found.
     fn configured(&self, service: &str, key: BackendKey) -> Option<&BackendConfig> {
-        let service = self.config.services.iter().find(|found| found.name == service)?;
-        service.backends.iter().find(|backend| backend.key == key)
+        let found = self.config.services.iter().find(|found| found.name == service);
+        let backend = found.and_then(|s| s.backends.iter().find(|backend| backend.key == key));
+        backend.or_else(|| self.effective.discovered.get(&(service.to_owned(), key)))
     }
 
     fn service(&self, name: &str) -> Option<&ServiceConfig> {

@@ -27,6 +27,7 @@ const FULL: u16 = 1000;
 impl Agent {
     /// Follows changed services: asks for their next hops and checks their backends.
     pub(super) fn watch_effective(&mut self) {
+        self.follow_sources();
         self.flows.leaving = self.leaving();
         self.next_hops.serve_on(self.config.interfaces.iter().cloned().collect());
         self.next_hops.want(self.addresses().collect());

@@ -49,7 +49,7 @@ impl Agent {
         let mut warnings = only_at_start(&self.config, &config);
         let mut state = self.state.clone();
         state.overrides.prune(&config.services);
-        let effective = state.overrides.on_top_of(&config.services);
+        let effective = state.effective(&config.services);
         warnings.extend(effective.warnings.iter().cloned());
         // What can't change in a running agent stays what it is.
         let config = Config {

@@ -12,7 +12,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{sleep, timeout, timeout_at},
 };
 
 use super::{Agent, Inputs, config_watch::ConfigWatch, flows::FlowWatch};
@@ -20,6 +20,7 @@ use crate::{
     api::{self, AgentHandle, Cause, ControlSocket, EventKind, EventLog, News},
     config::{Config, ServiceConfig},
     dataplane::{self, DataPlane, Options},
+    discovery::{Discovery, Leases, door::Door},
     health::Health,
     hooks::Hooks,
     metrics::MetricsServer,
@@ -39,6 +40,8 @@ const COMMANDS_WAITING: usize = 64;
 const DESCRIPTORS: u64 = 1 << 20;
 /// Health events that wait for the agent.
 const HEALTH_WAITING: usize = 4096;
+/// Findings that wait for the agent.
+const FINDINGS_WAITING: usize = 64;
 /// Backends that there is room for at least.
 const LEAST_BACKENDS: u32 = 1024;
 /// Egress interfaces that there is room for.
@@ -87,12 +90,13 @@ pub(super) struct Doors {
     handle: AgentHandle,
     socket: ControlSocket,
     metrics: Option<MetricsServer>,
+    register: Option<Door>,
 }
 
 impl Doors {
     /// Answers from now on.
     pub(super) fn open(self) -> Servers {
-        let Self { handle, socket, metrics } = self;
+        let Self { handle, socket, metrics, register } = self;
         let mut servers = Servers::default();
         let router = api::router(handle.clone());
         servers.start(|stopped| async move {
@@ -101,6 +105,15 @@ impl Doors {
             })
             .await;
         });
+        if let Some(door) = register {
+            let handle = handle.clone();
+            servers.start(|stopped| async move {
+                let stop = async {
+                    let _ = stopped.await;
+                };
+                door.serve(handle, stop).await;
+            });
+        }
         if let Some(metrics) = metrics {
             servers.start(|stopped| async move {
                 let stop = async {
@@ -126,6 +139,11 @@ pub(super) async fn prepare(
         None => None,
     };
     let mut warnings = Vec::new();
+    let register = match &config.api.register {
+        Some(register) => Some(Door::bind(register).await?),
+        None => None,
+    };
+    warnings.extend(register.as_ref().and_then(Door::warning));
     let state_lock = match StateLock::take(&config.state_file) {
         Ok(lock) => Some(lock),
         Err(error @ StateError::Taken(_)) => return Err(error.into()),
@@ -145,7 +163,7 @@ pub(super) async fn prepare(
     {
         warnings.push(format!("live changes that the config took back may return: {error}"));
     }
-    let effective = state.overrides.on_top_of(&config.services);
+    let effective = state.effective(&config.services);
     warnings.extend(loaded.warning);
     warnings.extend(effective.warnings.iter().cloned());
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -162,6 +180,7 @@ pub(super) async fn prepare(
     })?;
     let actual = plane.actual()?;
     raise_descriptors();
+    let (findings, found) = mpsc::channel(FINDINGS_WAITING);
     let (health_events, health) = mpsc::channel(HEALTH_WAITING);
     let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
     let (survey_ends, surveys) = mpsc::channel(1);
@@ -180,6 +199,8 @@ pub(super) async fn prepare(
         last_desired: None,
         flows: FlowWatch::new(transition, survey_ends),
         health: Health::new(health_events),
+        discovery: Discovery::new(findings),
+        leases: Leases::default(),
         ways: next_hops.resolutions(),
         interfaces: next_hops.interfaces(),
         known_interfaces: Default::default(),
@@ -189,12 +210,13 @@ pub(super) async fn prepare(
         last_reload: None,
         reloads_ok: 0,
         reloads_failed: 0,
+        settling: true,
         trouble: None,
         detached: Default::default(),
         warnings,
     };
-    let inputs = Inputs { commands, health, config: config_watch, surveys };
-    Ok((agent, inputs, Doors { handle, socket, metrics }))
+    let inputs = Inputs { commands, health, config: config_watch, discovery: found, surveys };
+    Ok((agent, inputs, Doors { handle, socket, metrics, register }))
 }
 
 /// The configured seed, else the state's, else a new random one, which the state keeps.
@@ -245,6 +267,7 @@ pub fn room(slots: u32, backends: usize) -> Capacity {
 impl Agent {
     /// Serves, with what is known.
     pub(super) fn begin(&mut self) -> anyhow::Result<()> {
+        self.settling = false;
         self.reconcile();
         if let Some(trouble) = self.trouble.take() {
             anyhow::bail!(trouble);
@@ -255,9 +278,14 @@ impl Agent {
     }
 
     /// Asks for next hops and health, and waits for the first answers.
-    pub(super) async fn settle(&mut self, inputs: &Inputs) {
+    pub(super) async fn settle(&mut self, inputs: &mut Inputs) {
         self.watch_effective();
         let deadline = Instant::now() + SETTLING;
+        while self.discovery.is_pending()
+            && let Ok(Some(findings)) = timeout_at(deadline.into(), inputs.discovery.recv()).await
+        {
+            self.found(findings);
+        }
         let wanted: BTreeSet<_> = self.addresses().collect();
         let ways_known = self.ways.wait_for(|ways| {
             wanted.iter().all(|address| ways.get(address).is_some_and(|way| !way.is_asking()))

@@ -1,6 +1,9 @@
 //! What the agent tells about itself.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Instant, SystemTime},
+};
 
 use jiff::Timestamp;
 use lb_common::{
@@ -12,16 +15,21 @@ use lb_common::{
 use super::{Agent, reconcile::shares};
 use crate::{
     api::{
-        ApiError, BackendState, BackendStatus, BackendTraffic, ErrorKind, FlowsStatus,
-        HealthStatus, InterfaceStatus, NextHopStatus, ServiceStatus, ServiceTraffic, Stats, Status,
+        ApiError, BackendState, BackendStatus, BackendTraffic, DiscoveryStatus, ErrorKind,
+        FlowsStatus, HealthStatus, InterfaceStatus, NextHopStatus, RefusedBackend, ServiceStatus,
+        ServiceTraffic, Stats, Status,
     },
-    config::{BackendConfig, ServiceConfig},
+    config::{BackendConfig, Refused, ServiceConfig},
     dataplane::{self, Counters},
     health::Report,
     model::{BackendKey, Forward, ServiceKey},
     network::Resolution,
     plan::backend_key,
+    state::origin,
 };
+
+/// Refused backends of a service that are told by name.
+const REFUSED_MAX: usize = 64;
 
 pub(super) fn failed(error: dataplane::Error) -> ApiError {
     ApiError::new(ErrorKind::Failed, error.to_string())
@@ -39,6 +47,12 @@ impl Agent {
         }));
         warnings.extend(self.hooks.status().trouble);
         warnings.extend(self.next_hops.trouble().borrow().clone());
+        for service in &self.effective.services {
+            let report = self.discovery.report(&service.name);
+            if let Some(why) = report.and_then(|report| report.trouble.as_ref()) {
+                warnings.push(format!("service {}, discovery: {why}", service.name));
+            }
+        }
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -153,11 +167,37 @@ impl<'a> View<'a> {
             ring_size,
             affinity: affinity_word(service.affinity).to_owned(),
             moving_slots: self.moving.get(&service.key).copied().unwrap_or(0),
+            discovery: self.discovery(service),
             backends: service.backends.iter().map(backend).collect(),
             leaving: leaving
                 .map(|b| BackendStatus { state: BackendState::Leaving, ..backend(b) })
                 .collect(),
         }
+    }
+
+    fn discovery(&self, service: &ServiceConfig) -> Option<DiscoveryStatus> {
+        let origin = origin(service)?;
+        let report = self.agent.discovery.report(&service.name)?;
+        let time = |time: SystemTime| Timestamp::try_from(time).ok();
+        let lease = self.agent.leases.next_end_of(&service.name);
+        let lease = lease.map(|end| end.saturating_duration_since(Instant::now()));
+        let lease = lease.and_then(|left| SystemTime::now().checked_add(left));
+        let refused = self.agent.effective.refused.get(&service.name).into_iter().flatten();
+        let refused = refused.map(|Refused { address, why }| RefusedBackend {
+            address: address.clone(),
+            why: why.clone(),
+        });
+        Some(DiscoveryStatus {
+            origin,
+            source: report.source.clone(),
+            found: report.found,
+            last_success: report.last_success.and_then(time),
+            next: report.next.or(lease).and_then(time),
+            trouble: report.trouble.clone(),
+            refused: refused.take(REFUSED_MAX).collect(),
+            succeeded_total: report.succeeded,
+            failed_total: report.failed,
+        })
     }
 
     fn backend(
@@ -183,6 +223,7 @@ impl<'a> View<'a> {
         };
         BackendStatus {
             address: backend.key.to_string(),
+            origin: self.agent.effective.origin(&service.name, backend.key),
             weight: backend.weight,
             live_weight: f64::from(backend.weight) * f64::from(live.min(in_force)) / 1000.0,
             state,
@@ -203,7 +244,9 @@ impl<'a> View<'a> {
         let changes = self.agent.state.overrides.backends.get(&service.name)?;
         let change = changes.get(&backend.key.to_string())?;
         let configured = self.agent.configured(&service.name, backend.key);
-        change.describe(configured, backend)
+        let found =
+            self.agent.effective.discovered.contains_key(&(service.name.clone(), backend.key));
+        change.describe(configured, backend, if found { "its source" } else { "the config" })
     }
 
     fn flows(&self, service: &ServiceConfig, key: BackendKey) -> u64 {

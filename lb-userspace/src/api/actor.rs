@@ -18,6 +18,11 @@ impl Actor {
         self.0.as_deref()
     }
 
+    /// Whoever is at an address.
+    pub fn at(address: std::net::IpAddr) -> Self {
+        Self(Some(address.to_string()))
+    }
+
     /// With the user's name, and who logged in where that is another, as with sudo.
     fn of(peer: Peer) -> Self {
         let users = fs::read_to_string("/etc/passwd").unwrap_or_default();

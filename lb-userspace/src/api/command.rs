@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{
     Actor, ApiError, BackendChange, BackendStatus, ErrorKind, EventLog, Explanation, FlowQuery,
-    ServiceStatus, Stats, Status,
+    Leaving, Registration, ServiceStatus, Stats, Status,
 };
 use crate::model::BackendKey;
 
@@ -81,6 +81,32 @@ pub enum Command {
         by: Actor,
         /// Done.
         reply: Reply<()>,
+    },
+    /// Give a backend a lease, or renew it.
+    Register {
+        /// The service.
+        service: String,
+        /// The backend.
+        backend: BackendKey,
+        /// How long the lease lasts.
+        ttl: Duration,
+        /// The backend's weight; `None` is the service's default.
+        weight: Option<u16>,
+        /// Who asks.
+        by: Actor,
+        /// The lease as it is then.
+        reply: Reply<Registration>,
+    },
+    /// Let a registered backend leave, once its flows have ended.
+    Leave {
+        /// The service.
+        service: String,
+        /// The backend.
+        backend: BackendKey,
+        /// Who asks.
+        by: Actor,
+        /// How far it is.
+        reply: Reply<Leaving>,
     },
     /// Follow a packet through the tables.
     Explain {

@@ -35,6 +35,10 @@ pub enum ErrorKind {
     MethodNotAllowed,
     /// It contradicts what is there.
     Conflict,
+    /// Neither a token nor a certificate says who asks.
+    Unauthorized,
+    /// Whoever asks may not do that.
+    Forbidden,
     /// The body is too long.
     TooLarge,
     /// The kernel or the host refused.
@@ -47,6 +51,8 @@ impl ErrorKind {
     fn status(self) -> StatusCode {
         match self {
             Self::Invalid => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict => StatusCode::CONFLICT,
@@ -59,8 +65,9 @@ impl ErrorKind {
 
 /// How an error lies on the wire.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Envelope {
-    pub(super) error: ApiError,
+pub struct Envelope {
+    /// What went wrong.
+    pub error: ApiError,
 }
 
 impl ApiError {

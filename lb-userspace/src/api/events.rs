@@ -109,6 +109,10 @@ pub enum EventKind {
     NextHopResolved,
     /// A backend's next hop is not known any more.
     NextHopLost,
+    /// A source of backends can't be asked, or what it tells isn't taken.
+    DiscoveryFailed,
+    /// A source of backends answers again.
+    DiscoveryRecovered,
     /// Something that a newer agent told.
     #[serde(other)]
     #[value(skip)]
@@ -126,7 +130,14 @@ impl EventKind {
 
     /// Whether the operator should look.
     pub fn is_trouble(self) -> bool {
-        matches!(self, Self::BackendDown | Self::NextHopLost | Self::Detached | Self::ReloadFailed)
+        matches!(
+            self,
+            Self::BackendDown
+                | Self::NextHopLost
+                | Self::Detached
+                | Self::ReloadFailed
+                | Self::DiscoveryFailed
+        )
     }
 }
 

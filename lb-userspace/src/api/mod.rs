@@ -15,6 +15,13 @@
 //! | `DELETE /v1/services/{name}/backends/{address}` | [`Removed`] |
 //! | `POST /v1/explain` | [`Explanation`]; takes a [`FlowQuery`] |
 //!
+//! Where `[api.register]` says so, backends register themselves over TCP; nothing else is there:
+//!
+//! | request | answer |
+//! |---|---|
+//! | `PUT /v1/services/{name}/registrations/{address}` | [`Registration`]; takes `{"ttl_seconds": 10, "weight": 100}` |
+//! | `DELETE /v1/services/{name}/registrations/{address}` | [`Leaving`]; to be repeated until it is drained |
+//!
 //! What fails answers `{"error": {"kind", "message", "hint"}}`, with a 4xx status where the input
 //! was wrong.
 
@@ -36,15 +43,16 @@ mod types;
 pub use actor::Actor;
 pub use client::{Client, ClientError};
 pub use command::{AgentHandle, Command};
-pub use error::{ApiError, ErrorKind};
+pub use error::{ApiError, Envelope, ErrorKind};
 pub use events::{Event, EventKind, EventLog, EventPage};
 pub use news::{Cause, News};
 pub use routes::router;
 pub use socket::ControlSocket;
 pub use types::{
-    BackendChange, BackendState, BackendStatus, BackendTraffic, Explanation, FlowQuery,
-    FlowsStatus, HealthStatus, HooksStatus, InterfaceStatus, NextHopStatus, Reload, Removed,
-    ServiceStatus, ServiceTraffic, Stats, Status, Step,
+    BackendChange, BackendState, BackendStatus, BackendTraffic, DiscoveryStatus, Explanation,
+    FlowQuery, FlowsStatus, HealthStatus, HooksStatus, InterfaceStatus, Leaving, NextHopStatus,
+    RefusedBackend, Registration, Reload, Removed, ServiceStatus, ServiceTraffic, Stats, Status,
+    Step,
 };
 
 /// Longest body in bytes of a request.

@@ -2,7 +2,7 @@
 //! ends of the API, and of the command line, talk to it over a real socket.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -16,8 +16,8 @@ use tokio::{
 use super::{
     Actor, AgentHandle, ApiError, BackendChange, BackendState, BackendStatus, BackendTraffic,
     Cause, Command, EventKind, EventLog, Explanation, FlowsStatus, HealthStatus, HooksStatus,
-    InterfaceStatus, News, NextHopStatus, ServiceStatus, ServiceTraffic, Stats, Status, Step,
-    router, serve, socket::ControlSocket,
+    InterfaceStatus, Leaving, News, NextHopStatus, Registration, ServiceStatus, ServiceTraffic,
+    Stats, Status, Step, router, serve, socket::ControlSocket,
 };
 use crate::{
     config::{BackendConfig, ServiceConfig, backend_from_json, service_from_json},
@@ -81,6 +81,7 @@ fn socket_in(directory: &TempDir) -> PathBuf {
 struct Memory {
     services: Vec<ServiceConfig>,
     draining: BTreeSet<(String, BackendKey)>,
+    registered: BTreeMap<(String, BackendKey), u16>,
     events: EventLog,
 }
 
@@ -104,6 +105,12 @@ impl Memory {
             }
             Command::RemoveBackend { service, backend, reply, .. } => {
                 drop(reply.send(self.remove_backend(&service, backend)));
+            }
+            Command::Register { service, backend, ttl, weight, reply, .. } => {
+                drop(reply.send(self.register(&service, backend, ttl, weight)));
+            }
+            Command::Leave { service, backend, reply, .. } => {
+                drop(reply.send(self.leave(&service, backend)));
             }
             Command::Explain { query, reply } => {
                 let found = self.services.iter().find(|service| {
@@ -180,6 +187,34 @@ impl Memory {
             None => false,
         };
         Ok(self.backend_status(&service, &backend.expect("it was just found")))
+    }
+
+    fn register(
+        &mut self,
+        name: &str,
+        key: BackendKey,
+        ttl: std::time::Duration,
+        weight: Option<u16>,
+    ) -> Result<Registration, ApiError> {
+        self.service(name)?;
+        let weight = weight.unwrap_or(100);
+        self.registered.insert((name.to_owned(), key), weight);
+        Ok(Registration {
+            service: name.to_owned(),
+            address: key.to_string(),
+            weight,
+            ttl_seconds: ttl.as_secs_f64(),
+            removed: false,
+            draining: false,
+        })
+    }
+
+    /// Drained at once.
+    fn leave(&mut self, name: &str, key: BackendKey) -> Result<Leaving, ApiError> {
+        let known = self.registered.remove(&(name.to_owned(), key));
+        known.ok_or_else(|| ApiError::no_backend(name, key))?;
+        let (service, address) = (name.to_owned(), key.to_string());
+        Ok(Leaving { service, address, drained: true, kept: false, flows: 0 })
     }
 
     fn remove_backend(&mut self, name: &str, key: BackendKey) -> Result<(), ApiError> {
@@ -262,6 +297,7 @@ impl Memory {
             }
             .to_owned(),
             moving_slots: 0,
+            discovery: None,
             leaving: Vec::new(),
             backends: service
                 .backends
@@ -276,6 +312,7 @@ impl Memory {
         let total: f64 = service.backends.iter().map(|backend| f64::from(backend.weight)).sum();
         BackendStatus {
             address: backend.key.to_string(),
+            origin: crate::model::Origin::Config,
             weight: backend.weight,
             live_weight: if draining { 0.0 } else { backend.weight.into() },
             live_change: None,

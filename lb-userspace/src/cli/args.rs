@@ -15,6 +15,7 @@ use crate::{
     api::EventKind,
     config::{BackendSpec, HealthSpec, ServiceSpec, parse_duration},
     model::{BackendKey, MacAddress},
+    register::TlsFiles,
 };
 
 /// Names the agent's control socket where no option does.
@@ -109,6 +110,15 @@ pub enum Local {
     Replay(ReplayArgs),
     /// Decapsulate on a backend, in the foreground
     Decap(DecapArgs),
+    /// Register this backend at agents, in the foreground, until SIGTERM
+    ///
+    /// It renews the registration at a third of the TTL. On SIGTERM or SIGINT the backend takes no
+    /// new flows, and this ends once its open flows have ended: with status 0, or with 1 if they
+    /// haven't within the drain timeout, or if the service has no other backend. If this is killed,
+    /// the registration ends with its TTL. The agent needs a section `[api.register]`, and the
+    /// service a `[service.discovery]` of type "register". The token can also stand in the
+    /// environment's XLB_REGISTER_TOKEN.
+    Register(RegisterArgs),
     /// Measure the loaded program on this machine, in ns per packet
     ///
     /// OF CLASSIC is the part of what a balancer with a connection table costs, measured in the
@@ -165,6 +175,54 @@ pub struct DecapArgs {
     /// The directory of the pins; each interface has a folder of its own in it
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/xlb-decap")]
     pub pin_path: PathBuf,
+}
+
+/// `xlb register`
+#[derive(Args, Debug)]
+pub struct RegisterArgs {
+    // Not a comment of documentation, where addresses would be links.
+    #[arg(
+        long,
+        value_name = "URL",
+        required = true,
+        help = "An agent's registration address, such as http://10.0.0.2:9701 or https://lb.example.net:9701; may be given many times"
+    )]
+    pub agent: Vec<String>,
+    /// Name of the service
+    #[arg(long, value_name = "NAME")]
+    pub service: String,
+    /// How long the registration lasts without being renewed, 1s to 1h
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub ttl: Duration,
+    /// This backend's address; left out, the one that it reaches the agent from
+    #[arg(long)]
+    pub address: Option<IpAddr>,
+    /// Its weight, 0 to 65535; left out, as the service's discovery says
+    #[arg(long)]
+    pub weight: Option<u16>,
+    /// A file with the agents' token
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// PEM file of the authority that signed the agents' certificates; needed for https
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// PEM file of this backend's certificate
+    #[arg(long, value_name = "FILE", requires = "key", requires = "ca")]
+    pub cert: Option<PathBuf>,
+    /// PEM file of the certificate's private key
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// On SIGTERM, how long to wait for open flows to end
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
+    pub drain_timeout: Duration,
+}
+
+impl RegisterArgs {
+    /// The files for TLS.
+    pub fn tls_files(&self) -> TlsFiles<'_> {
+        let own = self.cert.as_deref().zip(self.key.as_deref());
+        TlsFiles { ca: self.ca.as_deref(), own }
+    }
 }
 
 /// `xlb bench`

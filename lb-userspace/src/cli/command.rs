@@ -15,13 +15,13 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ("Look", &["status", "stats", "events", "explain"]),
     ("Change, live", &["service", "backend"]),
     ("Try", &["replay", "bench"]),
-    ("On a backend", &["decap"]),
+    ("On a backend", &["decap", "register"]),
     ("Install", &["completions", "man"]),
 ];
 
 /// Verbs that talk to no agent.
-const WITHOUT_AGENT: [&str; 8] =
-    ["run", "check", "replay", "decap", "bench", "completions", "man", "reference"];
+const WITHOUT_AGENT: [&str; 9] =
+    ["run", "check", "replay", "decap", "register", "bench", "completions", "man", "reference"];
 /// Verbs that print nothing but a page.
 const PAGES: [&str; 3] = ["completions", "man", "reference"];
 

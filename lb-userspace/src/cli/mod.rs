@@ -26,7 +26,7 @@ use args::{Cli, Verb};
 
 use crate::api::{ApiError, Client, ClientError, ErrorKind};
 
-pub use args::{BenchArgs, Cidr, DecapArgs, Global, Local, ReplayArgs, RunArgs};
+pub use args::{BenchArgs, Cidr, DecapArgs, Global, Local, RegisterArgs, ReplayArgs, RunArgs};
 
 /// Done.
 pub const DONE: u8 = 0;

@@ -8,9 +8,12 @@ use super::table::{
     Align::{Left, Right},
     BOLD, Cell, DIM, GREEN, PLAIN, RED, Table, YELLOW, bytes, count, duration, plural,
 };
-use crate::api::{
-    BackendState, BackendStatus, Event, EventKind, Explanation, HealthStatus, InterfaceStatus,
-    ServiceStatus, Stats, Status,
+use crate::{
+    api::{
+        BackendState, BackendStatus, DiscoveryStatus, Event, EventKind, Explanation, HealthStatus,
+        InterfaceStatus, RefusedBackend, ServiceStatus, Stats, Status,
+    },
+    model::Origin,
 };
 
 pub(super) fn status(status: &Status) -> String {
@@ -118,11 +121,40 @@ pub(super) fn service(service: &ServiceStatus) -> String {
         some => format!(", {some} of them moving"),
     };
     let backends: Vec<_> = service.backends.iter().chain(&service.leaving).cloned().collect();
+    let discovery = service.discovery.as_ref().map(discovery).unwrap_or_default();
     format!(
-        "{BOLD}{name}{BOLD:#}  {vip} {protocol}, {forward}, affinity {affinity}, {}{moving}\n{}",
+        "{BOLD}{name}{BOLD:#}  {vip} {protocol}, {forward}, affinity {affinity}, {}{moving}\n\
+         {discovery}{}",
         plural(*ring_size as usize, "slot"),
         indented_backends(name, &backends),
     )
+}
+
+/// Where more backends are found, and what is wrong with it.
+fn discovery(discovery: &DiscoveryStatus) -> String {
+    let DiscoveryStatus { origin, source, found, last_success, next, .. } = discovery;
+    let last = last_success.map_or("never told".to_owned(), |at| format!("last told {at:.0}"));
+    let next = match (next, origin) {
+        (None, _) => String::new(),
+        (Some(next), Origin::Registered) => format!(", the next lease ends {next:.0}"),
+        (Some(next), _) => format!(", asked again {next:.0}"),
+    };
+    let mut text =
+        format!("  discovery {}: {}: {found} found, {last}{next}\n", origin.word(), plain(source));
+    // Writing into a String can't fail, here and below.
+    for line in discovery.trouble.iter().flat_map(|trouble| trouble.lines()) {
+        let _ = writeln!(text, "  {RED}discovery{RED:#}: {}", plain(line));
+    }
+    for RefusedBackend { address, why } in &discovery.refused {
+        let (address, why) = (plain(address), plain(why));
+        let _ = writeln!(text, "  {YELLOW}not taken{YELLOW:#}: {address}: {why}");
+    }
+    text
+}
+
+/// What came from elsewhere commands no terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn indented_backends(service: &str, backends: &[BackendStatus]) -> String {
@@ -155,8 +187,11 @@ fn backend_table(backends: &[BackendStatus]) -> Table {
         ("NEW FLOWS", Right),
         ("FORWARD", Left),
         ("NEXT HOP", Left),
+        ("ORIGIN", Left),
         ("NOTE", Left),
     ]);
+    // Where all are the config's, nobody needs to be told.
+    let told = backends.iter().any(|backend| backend.origin != Origin::Config);
     for backend in backends {
         let (state, style) = state(backend.state);
         let hop = [&backend.next_hop.mac, &backend.next_hop.interface];
@@ -172,6 +207,7 @@ fn backend_table(backends: &[BackendStatus]) -> Table {
             count(backend.new_flows_total).into(),
             (&*backend.forward).into(),
             hop.join(" ").into(),
+            if told { backend.origin.word() } else { "" }.into(),
             note(backend).into(),
         ]);
     }
@@ -277,7 +313,10 @@ pub(super) fn stats(stats: &Stats) -> String {
 pub(super) fn event(event: &Event) -> String {
     let style = match event.kind {
         trouble if trouble.is_trouble() => RED,
-        EventKind::BackendUp | EventKind::NextHopResolved | EventKind::Attached => GREEN,
+        EventKind::BackendUp
+        | EventKind::NextHopResolved
+        | EventKind::Attached
+        | EventKind::DiscoveryRecovered => GREEN,
         EventKind::BackendDraining => YELLOW,
         _ => PLAIN,
     };

@@ -15,8 +15,8 @@ pub(super) struct Key {
 pub(super) enum Kind {
     Text,
     Integer,
-    Boolean,
     TextOrInteger,
+    Boolean,
     List,
     Table,
     Tables,
@@ -62,8 +62,15 @@ pub(super) struct Section {
 }
 
 /// Every section, in the order of the file.
-pub(super) static SECTIONS: &[&Section] =
-    &[&top::SECTION, &api::SECTION, &service::SECTION, &health::SECTION, &backend::SECTION];
+pub(super) static SECTIONS: &[&Section] = &[
+    &top::SECTION,
+    &api::SECTION,
+    &register::SECTION,
+    &service::SECTION,
+    &health::SECTION,
+    &discovery::SECTION,
+    &backend::SECTION,
+];
 
 macro_rules! section {
     ($module:ident, $header:literal, $about:literal;
@@ -134,6 +141,31 @@ section! { api, "[api]", "How the agent is reached.";
     METRICS = "metrics", Text, Otherwise("no metrics"),
         "an IP address and a port, such as \"127.0.0.1:9700\" or \"[::1]:9700\"",
         "Where Prometheus finds `/metrics`.";
+    REGISTER = "register", Table, Otherwise("nobody can register"),
+        "the section `[api.register]`",
+        "Where backends register themselves.";
+}
+
+section! { register, "[api.register]",
+    "Where backends register themselves by `xlb register`. `token_file` or `client_ca` is required, or both: then each client needs both. Nothing else of the API is there.";
+    LISTEN = "listen", Text, Required,
+        "an IP address and a port, such as \"10.0.0.2:9701\"",
+        "Where the agent listens.";
+    TOKEN_FILE = "token_file", Text, Otherwise("no token is asked for"),
+        "an absolute path of a file with one token a line, each of 16 to 512 visible ASCII characters",
+        "Tokens, one of which a client must show. It is read again when it changes.";
+    TLS_CERT = "tls_cert", Text, Otherwise("plain HTTP: a token can be read on the way"),
+        "an absolute path of a PEM file; with `tls_key`",
+        "The agent's certificate and those up to the authority. Read again when it changes.";
+    TLS_KEY = "tls_key", Text, Otherwise("plain HTTP"),
+        "an absolute path of a PEM file; with `tls_cert`",
+        "The private key of the certificate.";
+    CLIENT_CA = "client_ca", Text, Otherwise("no client certificate is asked for"),
+        "an absolute path of a PEM file; with `tls_cert` and `tls_key`",
+        "Authorities, one of which must have signed a client's certificate.";
+    ANY_ADDRESS = "any_address", Boolean, Boolean(false),
+        "true or false",
+        "Whether a client may register another address than the one that it comes from.";
 }
 
 section! { service, "[[service]]",
@@ -166,6 +198,9 @@ section! { service, "[[service]]",
     HEALTH = "health", Table, Otherwise("no check: always healthy"),
         "the section `[service.health]`",
         "How the backends are checked.";
+    DISCOVERY = "discovery", Table, Otherwise("no more backends than those named here"),
+        "the section `[service.discovery]`",
+        "Where more backends are found, besides those named here.";
     BACKEND = "backend", Tables, Otherwise("none: packets are dropped with the reason `no_backend`"),
         "sections `[[service.backend]]`",
         "The backends, a section each.";
@@ -254,6 +289,43 @@ section! { health, "[service.health]",
     COMMAND = "command", List, Otherwise("**required** with type \"exec\""),
         "an absolute path, and up to 63 arguments; only with type \"exec\"",
         "The program that is run, without a shell and as the agent's user, with XLB_SERVICE, XLB_VIP, XLB_PORT, XLB_BACKEND and XLB_BACKEND_PORT in its environment.";
+}
+
+section! { discovery, "[service.discovery]",
+    "Where more backends of the service are found, besides its `[[service.backend]]`, which stay. What fails, or says that there is none, takes no backend out.";
+    TYPE = "type", Text, Required,
+        "\"dns\", \"directory\" or \"register\"",
+        "By names, by files in a directory, or by the backends' own word (`xlb register`, which needs `[api.register]`).";
+    NAME = "name", Text, Otherwise("none; required with type \"dns\""),
+        "a domain name, such as \"web.example.net\" or \"_web._tcp.example.net\"",
+        "The name that is asked for, as it stands: no search domain is put behind it.";
+    RECORD = "record", Text, Text("address"),
+        "\"address\", \"a\", \"aaaa\" or \"srv\"; only with type \"dns\"",
+        "What is asked for: A and AAAA (with `l2` only the VIP's family), one of them, or SRV and the addresses of its targets. Of SRV, the lowest-numbered priority counts; weights are taken over, ports are not, for no forward mode changes ports.";
+    SERVER = "server", Text, Otherwise("the servers of /etc/resolv.conf"),
+        "an IP address, with a port where that isn't 53; only with type \"dns\"",
+        "The DNS server that is asked.";
+    WEIGHT = "weight", Integer, Integer(100),
+        "an integer from 0 to 65535; with type \"dns\" or \"register\"",
+        "The weight of a backend for which the source names none.";
+    MIN_TTL = "min_ttl", Text, Text("1s"),
+        "a duration from \"1s\" to \"168h\"; only with type \"dns\"",
+        "An answer is asked for again after its TTL, but not sooner.";
+    MAX_TTL = "max_ttl", Text, Text("5m"),
+        "a duration from \"1s\" to \"168h\"; only with type \"dns\"",
+        "An answer is asked for again after this time, whatever its TTL.";
+    PATH = "path", Text, Otherwise("none; required with type \"directory\""),
+        "an absolute path of a directory; only with type \"directory\"",
+        "Its `*.toml` and `*.json` files each have a list `backend`, with the keys of `[[service.backend]]`. Files whose names begin with a dot are left alone.";
+    ALLOW_EMPTY = "allow_empty", Boolean, Boolean(false),
+        "true or false",
+        "Whether a source that says that there is no backend is believed. If not, those that it last told stay.";
+}
+
+section! { fragment, "", "A file of a `[service.discovery]` directory.";
+    BACKEND = "backend", Tables, Otherwise("none"),
+        "a list of backends, with the keys of `[[service.backend]]`; `[]` for none",
+        "The backends, a section each.";
 }
 
 section! { backend, "[[service.backend]]", "A backend. No two of a service have the same address.";

@@ -74,6 +74,28 @@ impl Totals {
     }
 }
 
+/// Backends that one balancer has room for beside others.
+#[derive(Clone, Copy, Debug)]
+pub struct Room(u64);
+
+impl Room {
+    /// What these services leave.
+    pub fn left_by(services: &[super::ServiceConfig]) -> Self {
+        let backends: usize = services.iter().map(|service| service.backends.len()).sum();
+        Self(MAX_BACKENDS.saturating_sub(backends as u64))
+    }
+
+    /// How many.
+    pub fn backends(self) -> usize {
+        self.0.try_into().unwrap_or(usize::MAX)
+    }
+
+    /// So many fewer.
+    pub fn take(&mut self, backends: usize) {
+        self.0 = self.0.saturating_sub(backends as u64);
+    }
+}
+
 /// Adds to a sum. Whether it passes the limit by that.
 fn passes(sum: &mut u64, more: u64, limit: u64) -> bool {
     let before = *sum;

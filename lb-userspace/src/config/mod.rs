@@ -7,7 +7,9 @@
 mod asked;
 pub mod check;
 mod checks;
+mod discovery;
 mod error;
+mod fragment;
 mod health;
 mod keys;
 mod limits;
@@ -35,9 +37,14 @@ pub use checks::{
     Payload, Probe, Tls,
 };
 pub use error::{ConfigErrors, ErrorKind};
+pub use fragment::{Format, Refused, fragment, join};
+pub use limits::Room;
 pub use reference::reference;
 pub use spec::{BackendSpec, HealthSpec, ServiceSpec, backend_from_json, service_from_json};
-pub use types::{BackendConfig, Config, Hook, NextHop, ServiceConfig, XdpMode};
+pub use types::{
+    BackendConfig, Config, DiscoveryConfig, DiscoverySource, DnsRecord, DnsSource, DoorTls, Hook,
+    NextHop, RegisterDoor, ServiceConfig, XdpMode,
+};
 pub use value::parse_duration;
 
 use error::{Fault, Faults};

@@ -4,6 +4,7 @@ use std::{collections::HashMap, hash::Hash, net::IpAddr, time::Duration};
 
 use super::{
     checks::HealthCheck,
+    discovery,
     error::{ErrorKind, Fault, Faults},
     health,
     keys::{backend, service as keys},
@@ -125,6 +126,14 @@ pub(super) fn check(
         None => Some(HealthCheck::None),
     };
 
+    let discovery = match table.get(&keys::DISCOVERY) {
+        Some(node) => {
+            let path = table.path_of(keys::DISCOVERY.name);
+            discovery::check(node, &path, vip, forward, faults).map(Some)
+        }
+        None => Some(None),
+    };
+
     let mut taken = Taken::new();
     let nodes = table.tables(&keys::BACKEND, backend::SECTION.header, faults);
     let context = BackendContext { vip: vip.map(|vip| vip.address), forward };
@@ -151,6 +160,7 @@ pub(super) fn check(
         udp_timeout: udp_timeout?,
         tcp_idle: tcp_idle?,
         health: health?,
+        discovery: discovery?,
         backends: backends.into_iter().collect::<Option<_>>()?,
     })
 }

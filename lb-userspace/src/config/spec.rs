@@ -12,8 +12,8 @@ use super::{
     limits::room_in_ring,
     node::Node,
     service::{self, BackendContext, Others, Taken},
-    types::{BackendConfig, ServiceConfig},
-    value::{AFFINITIES, duration_text},
+    types::{BackendConfig, DiscoveryConfig, DiscoverySource, ServiceConfig},
+    value::{AFFINITIES, DNS_RECORDS, duration_text},
 };
 
 /// A service, with the keys of `[[service]]`; `None` is the key's default.
@@ -44,6 +44,9 @@ pub struct ServiceSpec {
     /// How backends are checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthSpec>,
+    /// Where more backends are found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<DiscoverySpec>,
     /// The backends; `backend` in JSON, as in the file.
     #[serde(default, rename = "backend", skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<BackendSpec>,
@@ -153,6 +156,39 @@ pub struct HealthSpec {
     pub command: Option<Vec<String>>,
 }
 
+/// A source of backends, with the keys of `[service.discovery]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiscoverySpec {
+    /// `dns`, `directory` or `register`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// A domain name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `address`, `a`, `aaaa` or `srv`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<String>,
+    /// An address and a port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// 0 to 65535.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<i64>,
+    /// A duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_ttl: Option<String>,
+    /// A duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_ttl: Option<String>,
+    /// A directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Whether a source that tells no backend is believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_empty: Option<bool>,
+}
+
 /// HTTP statuses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -238,7 +274,7 @@ fn check_backend(node: &Node, service: &ServiceConfig) -> Result<BackendConfig, 
     faults.settle(backend, None)
 }
 
-fn to_node(spec: &impl Serialize) -> Result<Node, ConfigErrors> {
+pub(super) fn to_node(spec: &impl Serialize) -> Result<Node, ConfigErrors> {
     match serde_json::to_value(spec) {
         Ok(json) => Ok(Node::from_json(&json)),
         Err(error) => {
@@ -270,6 +306,7 @@ impl From<&ServiceConfig> for ServiceSpec {
                 HealthCheck::None => None,
                 HealthCheck::Active(check) => Some(check.as_ref().into()),
             },
+            discovery: service.discovery.as_ref().map(DiscoverySpec::from),
             backends: service.backends.iter().map(BackendSpec::from).collect(),
         }
     }
@@ -282,6 +319,33 @@ impl From<&BackendConfig> for BackendSpec {
             weight: Some(backend.weight.into()),
             next_hop: backend.next_hop.and_then(shown),
             forward: backend.forward.and_then(shown),
+        }
+    }
+}
+
+impl From<&DiscoveryConfig> for DiscoverySpec {
+    fn from(discovery: &DiscoveryConfig) -> Self {
+        let common = Self { allow_empty: Some(discovery.allow_empty), ..Self::default() };
+        match &discovery.source {
+            DiscoverySource::Dns(dns) => {
+                let record = DNS_RECORDS.iter().find(|(_, record)| *record == dns.record);
+                Self {
+                    kind: "dns".to_owned(),
+                    name: Some(dns.name.clone()),
+                    record: record.and_then(|(word, _)| shown(word)),
+                    server: dns.server.and_then(shown),
+                    weight: Some(dns.weight.into()),
+                    min_ttl: Some(duration_text(dns.min_ttl)),
+                    max_ttl: Some(duration_text(dns.max_ttl)),
+                    ..common
+                }
+            }
+            DiscoverySource::Directory(path) => {
+                Self { kind: "directory".to_owned(), path: shown(path.display()), ..common }
+            }
+            DiscoverySource::Register { weight } => {
+                Self { kind: "register".to_owned(), weight: Some((*weight).into()), ..common }
+            }
         }
     }
 }

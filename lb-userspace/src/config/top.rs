@@ -3,12 +3,13 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use super::{
+    discovery,
     error::{ErrorKind, Fault, Faults},
     keys::{Kind, api, service as service_keys, top as keys},
     node::{Node, Value},
     read::{Table, wrong_type},
     service::{self, Others},
-    types::{Api, Config, Hook, ServiceConfig},
+    types::{Api, Config, DiscoverySource, Hook, ServiceConfig},
     value,
 };
 
@@ -32,6 +33,9 @@ pub(super) fn check(root: &Node, faults: &mut Faults) -> Option<Config> {
     let timeout = table.value(&keys::ON_EVENT_TIMEOUT, faults, value::duration(HOOK_TIMEOUTS));
     let api = check_api(&table, faults);
     let services = check_services(&table, faults);
+    if let (Some(Api { register: None, .. }), Some(services)) = (&api, &services) {
+        nobody_registers(&table, services, faults);
+    }
     Some(Config {
         interfaces: interfaces?,
         xdp_mode: xdp_mode?,
@@ -81,7 +85,29 @@ fn check_api(table: &Table<'_>, faults: &mut Faults) -> Option<Api> {
     let table = Table::open(node, keys::API.name, &api::SECTION, faults)?;
     let socket = table.value(&api::SOCKET, faults, value::socket_path);
     let metrics = table.value(&api::METRICS, faults, value::listen_address);
-    Some(Api { socket: socket?, metrics })
+    let register = match table.get(&api::REGISTER) {
+        Some(node) => {
+            discovery::door(node, &table.path_of(api::REGISTER.name), faults).map(Some)?
+        }
+        None => None,
+    };
+    Some(Api { socket: socket?, metrics, register })
+}
+
+/// Refuses a service that waits for registrations where no agent listens for them.
+fn nobody_registers(table: &Table<'_>, services: &[ServiceConfig], faults: &mut Faults) {
+    let waits = services.iter().position(|service| {
+        let source = service.discovery.as_ref().map(|discovery| &discovery.source);
+        matches!(source, Some(DiscoverySource::Register { .. }))
+    });
+    let Some(index) = waits else { return };
+    let nodes = table.tables(&keys::SERVICE, service_keys::SECTION.header, faults);
+    let node = &nodes[index];
+    let path = service::path(Some(index), node);
+    let fault =
+        Fault::new(ErrorKind::MissingKey, "nobody can register: there is no [api.register]")
+            .help("a section [api.register] with `listen`, and `token_file` or `client_ca`");
+    faults.add(node.at, format!("{path}.{}", service_keys::DISCOVERY.name), fault);
 }
 
 fn check_services(table: &Table<'_>, faults: &mut Faults) -> Option<Vec<ServiceConfig>> {

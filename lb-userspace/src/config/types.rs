@@ -88,6 +88,32 @@ pub struct Api {
     pub socket: PathBuf,
     /// Where metrics are served; `None` is nowhere.
     pub metrics: Option<SocketAddr>,
+    /// Where backends register themselves; `None` is nowhere.
+    pub register: Option<RegisterDoor>,
+}
+
+/// Where backends register themselves. A token or a client certificate is asked for, or both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisterDoor {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Tokens, one a line; absolute.
+    pub token_file: Option<PathBuf>,
+    /// `None` is plain HTTP; then there is a token.
+    pub tls: Option<DoorTls>,
+    /// Whether a client may register another address than its own.
+    pub any_address: bool,
+}
+
+/// Files in the PEM format; absolute paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoorTls {
+    /// The server's certificates.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Who signs clients' certificates; `None` asks for none.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// A service as it is configured.
@@ -109,8 +135,63 @@ pub struct ServiceConfig {
     pub tcp_idle: Duration,
     /// How backends are checked.
     pub health: HealthCheck,
+    /// Where more backends are found.
+    pub discovery: Option<DiscoveryConfig>,
     /// Keys are unique.
     pub backends: Vec<BackendConfig>,
+}
+
+/// Where more backends are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiscoveryConfig {
+    /// The source.
+    pub source: DiscoverySource,
+    /// Whether a source that tells no backend is believed.
+    pub allow_empty: bool,
+}
+
+/// What tells of backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiscoverySource {
+    /// A name.
+    Dns(DnsSource),
+    /// Files in a directory; absolute.
+    Directory(PathBuf),
+    /// The backends themselves.
+    Register {
+        /// Of those that name none.
+        weight: u16,
+    },
+}
+
+/// A name in the DNS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsSource {
+    /// Without a dot at its end.
+    pub name: String,
+    /// What is asked for.
+    pub record: DnsRecord,
+    /// Who is asked; `None` is the system's servers.
+    pub server: Option<SocketAddr>,
+    /// Of addresses for which no record names one.
+    pub weight: u16,
+    /// Least time from one answer to the next question.
+    pub min_ttl: Duration,
+    /// Most time; at least `min_ttl`.
+    pub max_ttl: Duration,
+}
+
+/// Which records name the backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsRecord {
+    /// A and AAAA, as far as the forward mode carries them.
+    Address,
+    /// A.
+    A,
+    /// AAAA.
+    Aaaa,
+    /// SRV (RFC 2782), then A and AAAA of the targets.
+    Srv,
 }
 
 /// A backend as it is configured.

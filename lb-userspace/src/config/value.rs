@@ -18,7 +18,7 @@ use super::{
     node::{Node, Value},
     prime,
     read::wrong_type,
-    types::{NextHop, XdpMode},
+    types::{DnsRecord, NextHop, XdpMode},
 };
 use crate::model::{Forward, MacAddress, TextError, unicast};
 
@@ -127,6 +127,61 @@ pub(super) fn affinity(node: &Node) -> Result<Affinity, Fault> {
 
 pub(super) fn xdp_mode(node: &Node) -> Result<XdpMode, Fault> {
     word(text(node)?, XDP_MODES, &[], "XDP mode")
+}
+
+/// Which source of backends a section names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DiscoveryType {
+    Dns,
+    Directory,
+    Register,
+}
+
+const DISCOVERY_TYPES: &[(&str, DiscoveryType)] = &[
+    ("dns", DiscoveryType::Dns),
+    ("directory", DiscoveryType::Directory),
+    ("register", DiscoveryType::Register),
+];
+
+pub(super) const DNS_RECORDS: &[(&str, DnsRecord)] = &[
+    ("address", DnsRecord::Address),
+    ("a", DnsRecord::A),
+    ("aaaa", DnsRecord::Aaaa),
+    ("srv", DnsRecord::Srv),
+];
+
+pub(super) fn discovery_type(node: &Node) -> Result<DiscoveryType, Fault> {
+    word(text(node)?, DISCOVERY_TYPES, &[], "discovery")
+}
+
+pub(super) fn discovery_word(kind: DiscoveryType) -> &'static str {
+    DISCOVERY_TYPES.iter().find(|(_, found)| *found == kind).map_or("", |(word, _)| word)
+}
+
+pub(super) fn dns_record(node: &Node) -> Result<DnsRecord, Fault> {
+    word(text(node)?, DNS_RECORDS, &[], "record")
+}
+
+/// A name as a query carries it (RFC 1035 section 2.3.4), without the final dot.
+pub(super) fn domain_name(node: &Node) -> Result<String, Fault> {
+    let found = text(node)?;
+    let name = found.strip_suffix('.').unwrap_or(found);
+    let label = |label: &str| {
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        (1..=63).contains(&label.len()) && label.bytes().all(word)
+    };
+    if name.len() > 253 || !name.split('.').all(label) {
+        return Err(Fault::bad(format!("{found:?} is not a domain name")));
+    }
+    Ok(name.to_owned())
+}
+
+/// An address, with a port or with that of DNS.
+pub(super) fn dns_server(node: &Node) -> Result<SocketAddr, Fault> {
+    match text(node)?.parse::<IpAddr>() {
+        Ok(address) => Ok(SocketAddr::new(address, 53)),
+        Err(_) => listen_address(node),
+    }
 }
 
 pub(super) fn next_hop(node: &Node) -> Result<NextHop, Fault> {

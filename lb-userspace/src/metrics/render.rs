@@ -80,6 +80,7 @@ impl Collector for Snapshot {
         counters(out, "drops", "Packets refused, by reason", drops)?;
         self.flows(out)?;
         self.traffic(out)?;
+        self.discovery(out)?;
         self.backends(out)
     }
 }
@@ -107,6 +108,33 @@ impl Snapshot {
         counters(out, "flows_unrecorded", help, unrecorded)?;
         let anew = [([], flows.picked_anew_total)];
         counters(out, "flows_picked_anew", "Flows whose backend was dead and replaced", anew)
+    }
+
+    fn discovery(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let each = || {
+            self.status.services.iter().filter_map(|service| {
+                let discovery = service.discovery.as_ref()?;
+                let labels = [("service", &*service.name), ("source", discovery.origin.word())];
+                Some((labels, discovery))
+            })
+        };
+        let found = each().map(|(labels, discovery)| (labels, discovery.found as f64));
+        gauges(out, "discovery_backends", "Backends that the source told last", found)?;
+        let refused = each().map(|(labels, discovery)| (labels, discovery.refused.len() as f64));
+        let help = "Backends that the source told and that aren't taken, at most 64";
+        gauges(out, "discovery_refused", help, refused)?;
+        let ok = each().map(|(labels, d)| (labels, f64::from(u8::from(d.trouble.is_none()))));
+        gauges(out, "discovery_ok", "Whether the source's last word was taken", ok)?;
+        let last = each().filter_map(|(labels, discovery)| {
+            Some((labels, discovery.last_success?.as_millisecond() as f64 / 1000.0))
+        });
+        let help = "When the source last told something that was taken, in UNIX time";
+        gauges(out, "discovery_last_success_timestamp_seconds", help, last)?;
+        let answers = each().flat_map(|([service, source], discovery)| {
+            [("ok", discovery.succeeded_total), ("error", discovery.failed_total)]
+                .map(|(result, count)| ([service, source, ("result", result)], count))
+        });
+        counters(out, "discovery_answers", "Times that the source was asked or told", answers)
     }
 
     fn traffic(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {

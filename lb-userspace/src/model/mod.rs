@@ -8,6 +8,7 @@ mod text;
 use std::net::IpAddr;
 
 use lb_common::layout::Affinity;
+use serde::{Deserialize, Serialize};
 
 pub use text::{Destination, TextError, unicast};
 
@@ -53,6 +54,25 @@ pub struct BackendKey {
     pub address: IpAddr,
     /// Its own port, in the modes that rewrite ports.
     pub port: Option<u16>,
+}
+
+/// Where a backend comes from. The words are an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The config file.
+    Config,
+    /// A live change.
+    Live,
+    /// The DNS.
+    Dns,
+    /// A file in a directory.
+    Directory,
+    /// Itself.
+    Registered,
+    /// What a newer agent told.
+    #[serde(other)]
+    Unknown,
 }
 
 /// All that the data path shall do.

@@ -10,7 +10,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::{BackendKey, Forward, MacAddress, Protocol, ServiceKey};
+use super::{BackendKey, Forward, MacAddress, Origin, Protocol, ServiceKey};
 
 /// A text that isn't what it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -172,6 +172,20 @@ impl Forward {
             Self::L2 => "l2",
             Self::Ipip => "ipip",
             Self::Gue => "gue",
+        }
+    }
+}
+
+impl Origin {
+    /// Its word in JSON and in metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Live => "live",
+            Self::Dns => "dns",
+            Self::Directory => "directory",
+            Self::Registered => "registered",
+            Self::Unknown => "unknown",
         }
     }
 }

@@ -1,11 +1,13 @@
-//! What outlives the agent: the changes made at run time, the random seed of the flow hash, and
-//! the rings by which flows may still live.
+//! What outlives the agent: the changes made at run time, the backends that were found, the random
+//! seed of the flow hash, and the rings by which flows may still live.
 //!
 //! One JSON file, replaced whole: a reader sees the old one or the new one, also after a crash.
 
+mod discovered;
 mod history;
 mod overrides;
 
+pub use discovered::{Discovered, Found, KeptLease, origin};
 pub use history::History;
 pub use overrides::{BackendOverride, Effective, Overrides};
 
@@ -19,6 +21,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use crate::config::ServiceConfig;
 
 /// The version of the file's layout. Version 1 had the rings alone in `history`.
 const VERSION: u32 = 2;
@@ -34,6 +38,9 @@ pub struct State {
     /// Changes made over the control API.
     #[serde(default)]
     pub overrides: Overrides,
+    /// What sources of backends last told.
+    #[serde(default)]
+    pub discovered: Discovered,
     /// The rings of the recent past.
     #[serde(default)]
     pub history: History,
@@ -128,6 +135,11 @@ pub struct Loaded {
 }
 
 impl State {
+    /// The config's services, with what was found and what was changed on top.
+    pub fn effective(&self, configured: &[ServiceConfig]) -> Effective {
+        self.overrides.on_top_of(configured, &self.discovered)
+    }
+
     /// Reads the file. A missing one is an empty state; one that can't be understood is moved
     /// aside, never overwritten.
     ///
@@ -226,6 +238,7 @@ mod tests {
                 removed_services: ["old".to_owned()].into(),
                 ..Overrides::default()
             },
+            discovered: Discovered::default(),
             history: History::default(),
         }
     }

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{BackendConfig, BackendSpec, ServiceConfig, ServiceSpec},
-    model::BackendKey,
+    config::{BackendConfig, BackendSpec, Refused, Room, ServiceConfig, ServiceSpec},
+    model::{BackendKey, Origin},
 };
+
+use super::Discovered;
 
 /// What the control API changed, in the form of the config's keys.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -51,36 +53,90 @@ pub struct Effective {
     pub services: Vec<ServiceConfig>,
     /// Draining backends by service name.
     pub draining: BTreeSet<(String, BackendKey)>,
+    /// Where backends come from that aren't the config's, by service name.
+    pub origins: BTreeMap<(String, BackendKey), Origin>,
+    /// Backends as their source told them, before any live change, by service name.
+    pub discovered: BTreeMap<(String, BackendKey), BackendConfig>,
+    /// Backends that were found and can't be taken, by service name.
+    pub refused: BTreeMap<String, Vec<Refused>>,
     /// Changes that no longer fit the config; they are not in force.
     pub warnings: Vec<String>,
 }
 
+impl Effective {
+    /// Lets what was found join its services, as far as one balancer has room.
+    fn join(&mut self, discovered: &Discovered) {
+        let mut room = Room::left_by(&self.services);
+        for index in 0..self.services.len() {
+            let name = self.services[index].name.clone();
+            let joined = discovered.join(&mut self.services[index], room.backends());
+            room.take(joined.backends.len());
+            let Some(origin) = joined.origin else { continue };
+            for backend in joined.backends {
+                self.note(&name, backend.key, origin);
+                self.discovered.insert((name.clone(), backend.key), backend);
+            }
+            let leaving = joined
+                .leaving
+                .into_iter()
+                .filter(|key| self.origins.get(&(name.clone(), *key)) == Some(&Origin::Registered));
+            self.draining.extend(leaving.map(|key| (name.clone(), key)).collect::<Vec<_>>());
+            if !joined.refused.is_empty() {
+                self.refused.insert(name, joined.refused);
+            }
+        }
+    }
+
+    fn note(&mut self, service: &str, backend: BackendKey, origin: Origin) {
+        self.origins.insert((service.to_owned(), backend), origin);
+    }
+
+    /// Where a backend comes from.
+    pub fn origin(&self, service: &str, backend: BackendKey) -> Origin {
+        let known = self.origins.get(&(service.to_owned(), backend));
+        known.copied().unwrap_or(Origin::Config)
+    }
+}
+
 impl Overrides {
-    /// The config's services with the changes on top.
-    pub fn on_top_of(&self, configured: &[ServiceConfig]) -> Effective {
+    /// The config's services, with what was found, and the changes on top of both.
+    pub fn on_top_of(&self, configured: &[ServiceConfig], discovered: &Discovered) -> Effective {
         let mut effective = Effective::default();
         let kept = configured.iter().filter(|s| !self.removed_services.contains(&s.name));
         effective.services.extend(kept.cloned());
         for spec in &self.added_services {
             match spec.check(&effective.services) {
-                Ok(service) => effective.services.push(service),
+                Ok(service) => {
+                    for backend in &service.backends {
+                        effective.note(&service.name, backend.key, Origin::Live);
+                    }
+                    effective.services.push(service);
+                }
                 Err(errors) => effective.warnings.push(format!(
                     "service {:?}, added at run time, is not served any more: {errors}",
                     spec.name
                 )),
             }
         }
+        effective.join(discovered);
         for (name, backends) in &self.backends {
             let Some(service) = effective.services.iter_mut().find(|s| s.name == *name) else {
                 continue;
             };
             for (address, change) in backends {
                 let Ok(key) = address.parse::<BackendKey>() else { continue };
+                let known = service.backends.iter().any(|backend| backend.key == key);
                 match change.apply(service, key) {
-                    Ok(true) if change.drain => {
-                        effective.draining.insert((name.clone(), key));
+                    Ok(true) => {
+                        if change.added.is_some() && !known {
+                            let id = (name.clone(), key);
+                            effective.origins.insert(id, Origin::Live);
+                        }
+                        if change.drain {
+                            effective.draining.insert((name.clone(), key));
+                        }
                     }
-                    Ok(_) => {}
+                    Ok(false) => {}
                     Err(warning) => effective.warnings.push(warning),
                 }
             }
@@ -138,11 +194,12 @@ impl BackendOverride {
     }
 
     /// What a live change made of a backend that the config knows as `configured`, if at all: for
-    /// people. Nothing of a drain, which is a state of its own.
+    /// people. `whose` word it is. Nothing of a drain, which is a state of its own.
     pub fn describe(
         &self,
         configured: Option<&BackendConfig>,
         now: &BackendConfig,
+        whose: &str,
     ) -> Option<String> {
         if self.added.is_none() && self.weight.is_none() {
             return None;
@@ -150,9 +207,9 @@ impl BackendOverride {
         let Some(configured) = configured else { return Some("added live".to_owned()) };
         let (weight, before) = (now.weight, configured.weight);
         Some(match weight == before {
-            false => format!("set live: weight {weight}, the config says {before}"),
-            true if now == configured => format!("set live: weight {weight}, as the config says"),
-            true => "set live: next hop or forward mode, the config says otherwise".to_owned(),
+            false => format!("set live: weight {weight}, {whose} says {before}"),
+            true if now == configured => format!("set live: weight {weight}, as {whose} says"),
+            true => format!("set live: next hop or forward mode, {whose} says otherwise"),
         })
     }
 
@@ -166,7 +223,10 @@ impl BackendOverride {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::parse;
+    use crate::{
+        config::{DiscoveryConfig, DiscoverySource, parse},
+        state::{Found, KeptLease},
+    };
 
     fn configured() -> Vec<ServiceConfig> {
         parse(
@@ -200,7 +260,7 @@ mod tests {
 
     #[test]
     fn nothing_changes_without_changes() {
-        let effective = Overrides::default().on_top_of(&configured());
+        let effective = Overrides::default().on_top_of(&configured(), &Discovered::default());
         assert_eq!(effective.services, configured());
         assert_eq!(effective, Effective { services: configured(), ..Effective::default() });
     }
@@ -214,23 +274,95 @@ mod tests {
         overrides.backend("web", key("10.0.0.3")).drain = true;
         overrides.backend("web", key("10.0.0.2")).weight = Some(9);
         overrides.backend("web", key("10.0.0.1")).removed = true;
-        let effective = overrides.on_top_of(&configured());
+        let effective = overrides.on_top_of(&configured(), &Discovered::default());
         assert_eq!(weights(&effective, 0), [("10.0.0.2".into(), 9), ("10.0.0.3".into(), 7)]);
         assert_eq!(effective.draining, [("web".to_owned(), key("10.0.0.3"))].into());
         assert_eq!(effective.warnings, [""; 0]);
+    }
+
+    fn found(backends: &[(&str, u16)]) -> Vec<Found> {
+        backends.iter().map(|(address, weight)| Found::new(address, *weight)).collect()
+    }
+
+    fn discovering() -> Vec<ServiceConfig> {
+        let mut configured = configured();
+        let source = DiscoverySource::Directory("/etc/xlb/web".into());
+        configured[0].discovery = Some(DiscoveryConfig { source, allow_empty: false });
+        configured
+    }
+
+    /// What an operator did stays, while a backend comes and goes.
+    #[test]
+    fn live_changes_lie_on_top_of_what_is_found() {
+        let mut overrides = Overrides::default();
+        overrides.backend("web", key("10.0.0.8")).weight = Some(1);
+        overrides.backend("web", key("10.0.0.8")).drain = true;
+        overrides.backend("web", key("10.0.0.9")).removed = true;
+        let both = found(&[("10.0.0.8", 30), ("10.0.0.9", 40)]);
+        let mut discovered = Discovered::default();
+        for (told, expected) in [(both.clone(), 3), (Vec::new(), 2), (both, 3)] {
+            discovered.set("web", Origin::Directory, told);
+            let effective = overrides.on_top_of(&discovering(), &discovered);
+            assert_eq!(weights(&effective, 0).len(), expected);
+            let eight = weights(&effective, 0).into_iter().find(|(name, _)| name == "10.0.0.8");
+            assert_eq!(eight.is_some_and(|(_, weight)| weight == 1), expected == 3);
+            let draining = effective.draining.contains(&("web".to_owned(), key("10.0.0.8")));
+            assert_eq!(draining, expected == 3);
+            overrides.prune(&discovering());
+        }
+        let effective = overrides.on_top_of(&discovering(), &discovered);
+        assert_eq!(effective.origin("web", key("10.0.0.8")), Origin::Directory);
+        assert_eq!(effective.origin("web", key("10.0.0.1")), Origin::Config);
+        let nine = &effective.discovered[&("web".to_owned(), key("10.0.0.9"))];
+        assert_eq!(nine.weight, 40, "what was found is known though it was removed");
+    }
+
+    #[test]
+    fn what_doesnt_fit_is_refused_by_name_and_the_rest_is_taken() {
+        let mut discovered = Discovered::default();
+        let told = found(&[("10.0.0.1", 7), ("127.0.0.1", 1), ("10.0.0.7", 1), ("x", 1)]);
+        discovered.set("web", Origin::Dns, told);
+        discovered.set("dns", Origin::Dns, found(&[("10.0.0.3", 1)]));
+        let effective = Overrides::default().on_top_of(&discovering(), &discovered);
+        let expected = [("10.0.0.1", 100), ("10.0.0.2", 50), ("10.0.0.7", 1)];
+        assert_eq!(weights(&effective, 0), expected.map(|(name, weight)| (name.into(), weight)));
+        assert_eq!(weights(&effective, 1), [], "it has no discovery");
+        let refused: Vec<_> = effective.refused["web"].iter().map(|r| &*r.address).collect();
+        assert_eq!(refused, ["10.0.0.1", "127.0.0.1", "x"]);
+        discovered.retain(&discovering());
+        assert_eq!(discovered.told("dns", Origin::Dns), []);
+        assert_eq!(discovered.told("web", Origin::Directory).len(), 4, "until the files are read");
+        assert_eq!(discovered.told("web", Origin::Registered), [], "nobody has a lease");
+    }
+
+    #[test]
+    fn whoever_said_that_it_leaves_drains() {
+        let mut configured = discovering();
+        let source = DiscoverySource::Register { weight: 100 };
+        configured[0].discovery = Some(DiscoveryConfig { source, allow_empty: false });
+        let mut told = found(&[("10.0.0.7", 1), ("10.0.0.8", 1), ("10.0.0.1", 1)]);
+        for found in &mut told[1..] {
+            found.lease = Some(KeptLease { ttl_ms: 1000, leaves: true });
+        }
+        let mut discovered = Discovered::default();
+        discovered.set("web", Origin::Registered, told);
+        let effective = Overrides::default().on_top_of(&configured, &discovered);
+        // The config's own is not theirs to drain.
+        assert_eq!(effective.draining, [("web".to_owned(), key("10.0.0.8"))].into());
     }
 
     #[test]
     fn a_change_of_a_backend_is_told() {
         let configured = &configured()[0].backends[1];
         let mut change = BackendOverride { drain: true, ..BackendOverride::default() };
-        assert_eq!(change.describe(Some(configured), configured), None);
+        assert_eq!(change.describe(Some(configured), configured, "the config"), None);
         change.weight = Some(50);
-        let say = |change: &BackendOverride, now| change.describe(Some(configured), now);
+        let say =
+            |change: &BackendOverride, now| change.describe(Some(configured), now, "the config");
         assert_eq!(say(&change, configured).unwrap(), "set live: weight 50, as the config says");
         let now = BackendConfig { weight: 100, ..configured.clone() };
         assert_eq!(say(&change, &now).unwrap(), "set live: weight 100, the config says 50");
-        assert_eq!(change.describe(None, &now).unwrap(), "added live");
+        assert_eq!(change.describe(None, &now, "the config").unwrap(), "added live");
     }
 
     #[test]
@@ -243,7 +375,7 @@ mod tests {
             forward: "l2".into(),
             ..ServiceSpec::default()
         });
-        let effective = overrides.on_top_of(&configured());
+        let effective = overrides.on_top_of(&configured(), &Discovered::default());
         let names: Vec<_> = effective.services.iter().map(|s| s.name.as_str()).collect();
         assert_eq!(names, ["dns", "other"]);
     }
@@ -261,7 +393,7 @@ mod tests {
         let spec = BackendSpec { address: "2001:db8::1".into(), ..BackendSpec::default() };
         overrides.backend("web", key("10.0.0.1")).added =
             Some(BackendSpec { weight: Some(-1), ..spec });
-        let effective = overrides.on_top_of(&configured());
+        let effective = overrides.on_top_of(&configured(), &Discovered::default());
         assert_eq!(effective.services, configured());
         assert_eq!(effective.warnings.len(), 2, "{:?}", effective.warnings);
     }

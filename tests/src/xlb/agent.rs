@@ -96,8 +96,10 @@ impl<'lab> Agent<'lab> {
         let mut settings = settings.clone();
         settings.pin_path = Some(self.pins.path().to_owned());
         settings.state_file = Some(self.state_file());
-        let metrics = settings.api.and_then(|api| api.metrics);
-        settings.api = Some(Api { socket: self.socket(), metrics });
+        let api = settings.api.take();
+        let metrics = api.as_ref().and_then(|api| api.metrics);
+        let register = api.and_then(|api| api.register);
+        settings.api = Some(Api { socket: self.socket(), metrics, register });
         self.write_config_text(&settings.render()?)
     }
 

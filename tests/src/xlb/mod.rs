@@ -12,4 +12,6 @@ pub use decap::{Decap, balancer_of, decap_all};
 pub use pins::Pins;
 pub use program::{Output, Program};
 pub use replay::{Outcome, Replayed, replay, replay_file};
-pub use settings::{Api, Backend, Forward, Health, Protocol, Service, Settings};
+pub use settings::{
+    Api, Backend, Discovery, Forward, Health, Protocol, Register, Service, Settings,
+};

@@ -51,6 +51,18 @@ pub struct Api {
     /// Address of the metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
+    /// Where backends register themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub register: Option<Register>,
+}
+
+/// Where backends register themselves.
+#[derive(Clone, Debug, Serialize)]
+pub struct Register {
+    /// Where the agent listens.
+    pub listen: SocketAddr,
+    /// The file of the token.
+    pub token_file: PathBuf,
 }
 
 /// How packets travel to a backend.
@@ -105,6 +117,9 @@ pub struct Service {
     /// How backends are watched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
+    /// Where more backends are found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<Discovery>,
     /// Who serves.
     #[serde(rename = "backend", skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<Backend>,
@@ -122,6 +137,7 @@ impl Service {
             tcp_idle: None,
             udp_timeout: None,
             health: None,
+            discovery: None,
             backends: Vec::new(),
         }
     }
@@ -139,6 +155,23 @@ impl Service {
         self.health = Some(health);
         self
     }
+}
+
+/// Where more backends are found. What is left out takes the program's default.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Discovery {
+    /// `dns`, `directory` or `register`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The name that is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Who is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<SocketAddr>,
+    /// The directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
 }
 
 /// A health check.

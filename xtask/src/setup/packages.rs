@@ -64,6 +64,12 @@ const TOOLS: &[Tool] = &[
         uses: &[Use::Test],
     },
     Tool {
+        sign: Sign::Program("dnsmasq"),
+        package: "dnsmasq-base",
+        why: "tests have xlb follow the addresses that dnsmasq tells",
+        uses: &[Use::Test],
+    },
+    Tool {
         sign: Sign::Program("curl"),
         package: "curl",
         why: "tests fetch through the balancer and read its metrics with curl",

@@ -116,7 +116,7 @@ fn in_a_service() {
         ("udp_timeout = 60", 6, key("udp_timeout"), "expected text"),
         ("udp_timeout = \"60\"", 6, key("udp_timeout"), "a whole number and a unit"),
         ("tcp_idle = \"0s\"", 6, key("tcp_idle"), "\"1s\" to \"168h\""),
-        ("discovery = { }", 6, key("discovery"), "unknown key"),
+        ("tls = { }", 6, key("tls"), "unknown key"),
         ("name = \"x\"", 6, "name".to_owned(), "duplicate key"),
         ("health = \"tcp\"", 6, key("health"), "write it as [service.health]"),
         ("[service.health]", 6, key("health.type"), "required key is missing"),

@@ -97,7 +97,7 @@ fn defaults_of_the_top() {
         source_ipv6: None,
         flow_capacity: 1_000_000,
         on_event: None,
-        api: Api { socket: "/run/xlb/xlb.sock".into(), metrics: None },
+        api: Api { socket: "/run/xlb/xlb.sock".into(), metrics: None, register: None },
         services: Vec::new(),
     };
     assert_eq!(good(TOP), expected);

@@ -2,6 +2,7 @@
 
 mod api;
 mod bad;
+mod discovery;
 mod good;
 
 use super::{Config, ConfigErrors, parse};

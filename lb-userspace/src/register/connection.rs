@@ -1,0 +1,240 @@
+//! One request to an agent's door, over a connection of its own.
+
+use std::{io, net::IpAddr, path::Path, pin::pin, sync::Arc, time::Duration};
+
+use anyhow::Result;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{
+    Method, Request, StatusCode, Uri,
+    body::Bytes,
+    client::conn::http1,
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
+};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig,
+        crypto::ring,
+        pki_types::{PrivateKeyDer, ServerName, pem::PemObject as _},
+    },
+};
+
+use super::agent::Wish;
+use crate::{
+    api::{Envelope, Leaving, Registration},
+    cli::WrongInput,
+    discovery::door::{certificates, roots},
+};
+
+/// The door's port where a URL names none.
+const PORT: u16 = 9701;
+/// Longest answer in bytes.
+const ANSWER_MAX: usize = 64 << 10;
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// Nobody answers.
+    #[error("can't reach it: {0}")]
+    Unreachable(#[from] io::Error),
+    /// Not in time.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    /// No agent answers.
+    #[error("the answer is not an agent's: {0}")]
+    Garbled(String),
+    /// The agent doesn't know of such a registration.
+    #[error("it knows of no registration")]
+    Unknown,
+    /// The agent doesn't want it.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<hyper::Error> for Failure {
+    fn from(error: hyper::Error) -> Self {
+        Self::Garbled(error.to_string())
+    }
+}
+
+/// Files in the PEM format, as they were typed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TlsFiles<'a> {
+    /// Who signs agents' certificates.
+    pub ca: Option<&'a Path>,
+    /// This client's certificate and its private key.
+    pub own: Option<(&'a Path, &'a Path)>,
+}
+
+/// What a client shows, and whom it believes.
+pub(super) struct Access {
+    token: Option<HeaderValue>,
+    tls: Option<TlsConnector>,
+}
+
+impl Access {
+    /// # Errors
+    /// A file can't be used.
+    pub(super) fn new(token: Option<String>, files: TlsFiles<'_>) -> Result<Self> {
+        let wrong = |text: String| WrongInput(text);
+        let token = token.map(|token| HeaderValue::try_from(format!("Bearer {token}")));
+        let token = token.transpose();
+        let mut token =
+            token.map_err(|_| wrong("the token has characters that none has".into()))?;
+        token.iter_mut().for_each(|token| token.set_sensitive(true));
+        let Some(ca) = files.ca else { return Ok(Self { token, tls: None }) };
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots(ca).map_err(|error| wrong(format!("--ca: {error}")))?);
+        let config = match files.own {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let certificates =
+                    certificates(certificate).map_err(|error| wrong(format!("--cert: {error}")))?;
+                let private = PrivateKeyDer::from_pem_file(key)
+                    .map_err(|error| wrong(format!("--key {}: {error}", key.display())))?;
+                builder
+                    .with_client_auth_cert(certificates, private)
+                    .map_err(|error| wrong(format!("--cert and --key: {error}")))?
+            }
+        };
+        Ok(Self { token, tls: Some(TlsConnector::from(Arc::new(config))) })
+    }
+}
+
+/// A way to an agent.
+pub(super) struct Agent {
+    url: String,
+    host: String,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    access: Arc<Access>,
+}
+
+impl Agent {
+    /// # Errors
+    /// The URL is not `http://HOST:PORT` or `https://HOST:PORT`, or what `https` needs is missing.
+    pub(super) fn new(url: &str, access: &Arc<Access>) -> Result<Self> {
+        let wrong = |why: &str| WrongInput(format!("--agent {url}: {why}"));
+        let form = "give http://HOST:9701 or https://HOST:9701";
+        let uri: Uri = url.parse().map_err(|_| wrong(form))?;
+        let host = uri.host().ok_or_else(|| wrong(form))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let rest = uri.path_and_query().map_or("", |path| path.as_str());
+        let tls = match uri.scheme_str() {
+            _ if !matches!(rest, "" | "/") => return Err(wrong(form).into()),
+            Some("http") => None,
+            Some("https") => {
+                let connector = access.tls.clone().ok_or_else(|| {
+                    wrong("https needs --ca, the authority that signed the agent's certificate")
+                })?;
+                let name = ServerName::try_from(host.clone()).map_err(|_| wrong(form))?;
+                Some((connector, name))
+            }
+            _ => return Err(wrong(form).into()),
+        };
+        let (port, access) = (uri.port_u16().unwrap_or(PORT), Arc::clone(access));
+        Ok(Self { url: url.to_owned(), host, port, tls, access })
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Registers, or renews.
+    pub(super) async fn register(&self, wish: &Wish) -> Result<Registration, Failure> {
+        let body = serde_json::json!({
+            "ttl_seconds": wish.ttl.as_secs_f64(),
+            "weight": wish.weight,
+        });
+        self.send(Method::PUT, wish, body.to_string()).await
+    }
+
+    /// Leaves, or asks how far it is.
+    pub(super) async fn leave(&self, wish: &Wish) -> Result<Leaving, Failure> {
+        self.send(Method::DELETE, wish, String::new()).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        wish: &Wish,
+        body: String,
+    ) -> Result<T, Failure> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        let own = stream.local_addr()?.ip().to_canonical();
+        let address = wish.address.unwrap_or(own);
+        let leaves = method == Method::DELETE;
+        let request = self.request(method, &wish.service, address, body)?;
+        let (status, answer) = match &self.tls {
+            None => exchange(stream, request).await?,
+            Some((connector, name)) => {
+                exchange(connector.connect(name.clone(), stream).await?, request).await?
+            }
+        };
+        if status.is_success() {
+            return serde_json::from_slice(&answer)
+                .map_err(|error| Failure::Garbled(error.to_string()));
+        }
+        if leaves && status == StatusCode::NOT_FOUND {
+            return Err(Failure::Unknown);
+        }
+        match serde_json::from_slice::<Envelope>(&answer) {
+            Ok(Envelope { error }) => {
+                let hint = error.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+                Err(Failure::Refused(format!("{}{hint}", error.message)))
+            }
+            Err(_) => Err(Failure::Garbled(format!("status {status}"))),
+        }
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        service: &str,
+        address: IpAddr,
+        body: String,
+    ) -> Result<Request<Full<Bytes>>, Failure> {
+        let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let path = format!(
+            "/v1/services/{}/registrations/{}",
+            encoded(service),
+            encoded(&address.to_string())
+        );
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, "xlb")
+            .header(CONTENT_TYPE, "application/json");
+        if let Some(token) = &self.access.token {
+            request = request.header(AUTHORIZATION, token);
+        }
+        request.body(Full::new(Bytes::from(body))).map_err(|e| Failure::Garbled(e.to_string()))
+    }
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+    request: Request<Full<Bytes>>,
+) -> Result<(StatusCode, Bytes), Failure> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let mut exchange = pin!(async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        let body = body.map_err(|error| Failure::Garbled(error.to_string()))?;
+        Ok((status, body.to_bytes()))
+    });
+    // Once the connection is over, the exchange knows how it ended.
+    tokio::select! {
+        answer = &mut exchange => answer,
+        _ = connection => exchange.await,
+    }
+}
