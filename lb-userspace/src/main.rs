@@ -1,6 +1,7 @@
 //! `xlb`: the agent, its command line, and the backend's decapsulation, in one binary.
 
 mod agent;
+mod agent_check;
 mod api;
 mod bench;
 mod cli;
@@ -10,6 +11,7 @@ mod decap;
 mod discovery;
 mod health;
 mod hooks;
+mod live;
 mod metrics;
 mod model;
 mod network;

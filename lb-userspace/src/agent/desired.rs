@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     config::{BackendConfig, NextHop, ServiceConfig},
+    live::Live,
     model::{Backend, BackendKey, Desired, MacAddress, Protocol, Route, Service},
     network::{Interfaces, Resolution},
     state::History,
@@ -23,15 +24,6 @@ pub struct Frames {
     pub source_ipv6: Option<Ipv6Addr>,
     /// The configured interfaces, by name.
     pub interfaces: Vec<String>,
-}
-
-/// What a backend does now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Live {
-    /// The part of its weight that it serves of new flows, in thousandths.
-    pub permille: u16,
-    /// Its open flows are served.
-    pub alive: bool,
 }
 
 /// What shall be. `live` tells what a backend does now.

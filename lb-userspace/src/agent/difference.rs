@@ -66,6 +66,14 @@ fn service_changes(before: &ServiceConfig, after: &ServiceConfig) -> Vec<Became>
         became("udp_timeout", seconds(before.udp_timeout), seconds(after.udp_timeout)),
         became("tcp_idle", seconds(before.tcp_idle), seconds(after.tcp_idle)),
         became("affinity", affinity(before.affinity), affinity(after.affinity)),
+        became("slow_start", seconds(before.live.slow_start), seconds(after.live.slow_start)),
+        became("panic_threshold", percent(before), percent(after)),
+        became("max_flapping", before.live.max_flapping, after.live.max_flapping),
+        became(
+            "flapping_window",
+            seconds(before.live.flapping_window),
+            seconds(after.live.flapping_window),
+        ),
     ]
     .into_iter()
     .flatten()
@@ -75,6 +83,12 @@ fn service_changes(before: &ServiceConfig, after: &ServiceConfig) -> Vec<Became>
     }
     if before.discovery != after.discovery {
         changes.push(Became::another("discovery"));
+    }
+    if before.agent_check != after.agent_check {
+        changes.push(Became::another("agent check"));
+    }
+    if before.live.load != after.live.load {
+        changes.push(Became::another("way to follow load"));
     }
     changes
 }
@@ -109,6 +123,7 @@ pub(super) fn backends(before: &ServiceConfig, after: &ServiceConfig, words: &Wo
             became("weight", former.weight, backend.weight),
             became("next_hop", hop(former), hop(backend)),
             became("forward", forward(former), forward(backend)),
+            became("backup", former.backup, backend.backup),
         ];
         let news = of(backend, EventKind::BackendChanged, String::new());
         differences.extend(all_of(changes.into_iter().flatten().collect(), news));
@@ -155,6 +170,10 @@ fn affinity(affinity: Affinity) -> &'static str {
         Affinity::Source => "source",
         Affinity::Packet => "packet",
     }
+}
+
+fn percent(service: &ServiceConfig) -> String {
+    format!("{}%", service.live.panic_percent)
 }
 
 fn seconds(duration: Duration) -> String {

@@ -12,6 +12,7 @@ mod discovery;
 mod explain;
 mod flows;
 mod interfaces;
+mod live;
 mod reconcile;
 mod reload;
 mod start;
@@ -31,12 +32,14 @@ use tokio::{
 };
 
 use crate::{
+    agent_check::{AgentChecks, AgentEvent},
     api::{Cause, Command, Event, EventKind, EventLog, News, Reload},
     config::{self, BackendConfig, Config, ConfigErrors, ServiceConfig},
     dataplane::DataPlane,
     discovery::{Discovery, Findings, Leases},
     health::{Health, HealthEvent},
     hooks::Hooks,
+    live::Lives,
     model::{BackendKey, Desired},
     network::{Interfaces, NextHops, Resolution},
     plan::Actual,
@@ -45,6 +48,7 @@ use crate::{
 use config_watch::ConfigWatch;
 pub use desired::idle_seconds;
 use flows::{FlowWatch, Surveyed};
+use live::LoadReports;
 use start::Servers;
 pub use start::{Settings, capacity, room};
 
@@ -143,6 +147,11 @@ struct Agent {
     discovery: Discovery,
     /// How long registrations last.
     leases: Leases,
+    agents: AgentChecks,
+    loads: LoadReports,
+    lives: Lives,
+    /// Live weights were decided once.
+    lives_begun: bool,
     next_hops: NextHops,
     ways: watch::Receiver<BTreeMap<std::net::IpAddr, Resolution>>,
     interfaces: watch::Receiver<Interfaces>,
@@ -168,6 +177,7 @@ struct Agent {
 struct Inputs {
     commands: mpsc::Receiver<Command>,
     health: mpsc::Receiver<HealthEvent>,
+    agents: mpsc::Receiver<AgentEvent>,
     config: ConfigWatch,
     discovery: mpsc::Receiver<Findings>,
     surveys: mpsc::Receiver<Surveyed>,
@@ -191,6 +201,13 @@ impl Agent {
                     }
                     self.reconcile();
                 }
+                Some(event) = inputs.agents.recv() => {
+                    self.agent_said(&event);
+                    while let Ok(event) = inputs.agents.try_recv() {
+                        self.agent_said(&event);
+                    }
+                    self.reconcile();
+                }
                 Some(command) = inputs.commands.recv() => self.command(command),
                 Some(findings) = inputs.discovery.recv() => self.found(findings),
                 () = reached(lease_end) => self.leases_over(),
@@ -210,7 +227,7 @@ impl Agent {
 
     /// Tries again what failed, and looks after what gives no events.
     fn tick(&mut self) {
-        if self.trouble.is_some() {
+        if self.update_lives() || self.trouble.is_some() {
             self.reconcile();
         }
         self.look_after_links();

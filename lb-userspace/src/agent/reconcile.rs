@@ -9,7 +9,7 @@ use lb_common::{
 
 use super::{
     Agent,
-    desired::{Former, Frames, Live, desired},
+    desired::{Former, Frames, desired},
 };
 use crate::{
     api::{Cause, EventKind, News},
@@ -20,9 +20,6 @@ use crate::{
     plan::{Actual, Capacity, Change, backend_key, plan, plan_after},
     sweep::Transition,
 };
-
-/// Live weight of a backend that serves its full configured weight, in thousandths.
-const FULL: u16 = 1000;
 
 impl Agent {
     /// Follows changed services: asks for their next hops and checks their backends.
@@ -47,6 +44,7 @@ impl Agent {
             }));
         }
         self.health.set(checks);
+        self.watch_agents();
     }
 
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
@@ -70,14 +68,6 @@ impl Agent {
             Some(((service.entry.key, backend_key(record)), record.alive != 0))
         };
         self.actual.backends.values().filter_map(alive).collect()
-    }
-
-    /// What a backend does now.
-    pub(super) fn live(&self, service: &ServiceConfig, backend: BackendKey) -> Live {
-        let report = self.health.report(service.key, backend);
-        let alive = report.is_none_or(|report| report.healthy == Some(true));
-        let takes_new = alive && !self.is_draining(&service.name, backend);
-        Live { permille: if takes_new { FULL } else { 0 }, alive }
     }
 
     pub(super) fn is_draining(&self, service: &str, backend: BackendKey) -> bool {
@@ -124,6 +114,7 @@ impl Agent {
             interfaces: self.config.interfaces.clone(),
         };
         self.ways.mark_unchanged();
+        self.update_lives();
         let former = Former { rings: &self.state.history, leaving: &self.flows.leaving };
         let desired = desired(
             &self.effective.services,

@@ -15,14 +15,16 @@ use tokio::{
     time::{sleep, timeout, timeout_at},
 };
 
-use super::{Agent, Inputs, config_watch::ConfigWatch, flows::FlowWatch};
+use super::{Agent, Inputs, config_watch::ConfigWatch, flows::FlowWatch, live::LoadReports};
 use crate::{
+    agent_check::AgentChecks,
     api::{self, AgentHandle, Cause, ControlSocket, EventKind, EventLog, News},
     config::{Config, ServiceConfig},
     dataplane::{self, DataPlane, Options},
     discovery::{Discovery, Leases, door::Door},
     health::Health,
     hooks::Hooks,
+    live::Lives,
     metrics::MetricsServer,
     network::NextHops,
     objects,
@@ -38,7 +40,7 @@ const SETTLING: Duration = Duration::from_secs(2);
 const COMMANDS_WAITING: usize = 64;
 /// Most files that this process wants to have open.
 const DESCRIPTORS: u64 = 1 << 20;
-/// Health events that wait for the agent.
+/// Events of checks, or of agents on backends, that wait for the agent.
 const HEALTH_WAITING: usize = 4096;
 /// Findings that wait for the agent.
 const FINDINGS_WAITING: usize = 64;
@@ -182,6 +184,7 @@ pub(super) async fn prepare(
     raise_descriptors();
     let (findings, found) = mpsc::channel(FINDINGS_WAITING);
     let (health_events, health) = mpsc::channel(HEALTH_WAITING);
+    let (agent_events, agents) = mpsc::channel(HEALTH_WAITING);
     let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
     let (survey_ends, surveys) = mpsc::channel(1);
     let transition = Transition::of(&actual, dataplane::now());
@@ -201,6 +204,10 @@ pub(super) async fn prepare(
         health: Health::new(health_events),
         discovery: Discovery::new(findings),
         leases: Leases::default(),
+        agents: AgentChecks::new(agent_events),
+        loads: LoadReports::default(),
+        lives: Lives::default(),
+        lives_begun: false,
         ways: next_hops.resolutions(),
         interfaces: next_hops.interfaces(),
         known_interfaces: Default::default(),
@@ -215,7 +222,8 @@ pub(super) async fn prepare(
         detached: Default::default(),
         warnings,
     };
-    let inputs = Inputs { commands, health, config: config_watch, discovery: found, surveys };
+    let inputs =
+        Inputs { commands, health, agents, config: config_watch, discovery: found, surveys };
     Ok((agent, inputs, Doors { handle, socket, metrics, register }))
 }
 
@@ -303,12 +311,15 @@ impl Agent {
     }
 
     fn pending_checks(&self) -> bool {
-        self.effective.services.iter().any(|service| {
-            let leaving = self.flows.leaving.get(&service.name).into_iter().flatten();
-            service.backends.iter().chain(leaving).any(|backend| {
-                self.health.report(service.key, backend.key).is_some_and(|r| r.healthy.is_none())
+        !self.agents.all_asked()
+            || self.effective.services.iter().any(|service| {
+                let leaving = self.flows.leaving.get(&service.name).into_iter().flatten();
+                service.backends.iter().chain(leaving).any(|backend| {
+                    self.health
+                        .report(service.key, backend.key)
+                        .is_some_and(|r| r.healthy.is_none())
+                })
             })
-        })
     }
 }
 

@@ -14,14 +14,16 @@ use lb_common::{
 
 use super::{Agent, reconcile::shares};
 use crate::{
+    agent_check::AgentReport,
     api::{
-        ApiError, BackendState, BackendStatus, BackendTraffic, DiscoveryStatus, ErrorKind,
-        FlowsStatus, HealthStatus, InterfaceStatus, NextHopStatus, RefusedBackend, ServiceStatus,
-        ServiceTraffic, Stats, Status,
+        AgentStatus, ApiError, BackendState, BackendStatus, BackendTraffic, DiscoveryStatus,
+        ErrorKind, FlowsStatus, HealthStatus, InterfaceStatus, NextHopStatus, RefusedBackend,
+        ServiceStatus, ServiceTraffic, Stats, Status,
     },
     config::{BackendConfig, Refused, ServiceConfig},
     dataplane::{self, Counters},
     health::Report,
+    live::{Live, Standing},
     model::{BackendKey, Forward, ServiceKey},
     network::Resolution,
     plan::backend_key,
@@ -46,6 +48,7 @@ impl Agent {
             format!("the data plane doesn't do what is desired, it is tried again: {trouble}")
         }));
         warnings.extend(self.hooks.status().trouble);
+        warnings.extend(self.panics());
         warnings.extend(self.next_hops.trouble().borrow().clone());
         for service in &self.effective.services {
             let report = self.discovery.report(&service.name);
@@ -159,6 +162,7 @@ impl<'a> View<'a> {
             self.backend(service, backend, share)
         };
         let leaving = self.agent.flows.leaving.get(&service.name).into_iter().flatten();
+        let mode = self.agent.lives.mode(service.key);
         ServiceStatus {
             name: service.name.clone(),
             vip: service.key.destination().to_string(),
@@ -168,6 +172,8 @@ impl<'a> View<'a> {
             affinity: affinity_word(service.affinity).to_owned(),
             moving_slots: self.moving.get(&service.key).copied().unwrap_or(0),
             discovery: self.discovery(service),
+            panic: mode.panic,
+            backup_active: mode.backup,
             backends: service.backends.iter().map(backend).collect(),
             leaving: leaving
                 .map(|b| BackendStatus { state: BackendState::Leaving, ..backend(b) })
@@ -209,17 +215,20 @@ impl<'a> View<'a> {
         let counters = self.backend_counters(service, backend.key);
         let report = self.agent.health.report(service.key, backend.key);
         let next_hop = self.next_hop(service, backend);
-        let draining = self.agent.is_draining(&service.name, backend.key);
-        let live = self.agent.live(service, backend.key).permille;
+        let Live { permille: live, standing, .. } = self.agent.live(service, backend.key);
         // A check may know already what the ring doesn't do yet.
         let in_force = self.in_force.get(&(service.key, backend.key)).copied().unwrap_or(live);
-        let state = match report.as_ref().map(|report| report.healthy) {
-            _ if draining => BackendState::Draining,
-            Some(Some(false)) => BackendState::Unhealthy,
-            Some(None) => BackendState::Pending,
+        let state = match standing {
+            Standing::Draining => BackendState::Draining,
+            Standing::Maintenance => BackendState::Maintenance,
+            Standing::Failed => BackendState::Unhealthy,
+            Standing::Pending => BackendState::Pending,
             _ if self.why_no_way(service, backend).is_some() => BackendState::Unresolved,
-            _ if next_hop.mac.is_none() || in_force == 0 => BackendState::Pending,
-            _ => BackendState::Healthy,
+            _ if next_hop.mac.is_none() || in_force == 0 && live > 0 => BackendState::Pending,
+            Standing::Damped => BackendState::Damped,
+            Standing::Backup => BackendState::Backup,
+            Standing::SlowStart => BackendState::SlowStart,
+            Standing::Serving => BackendState::Healthy,
         };
         BackendStatus {
             address: backend.key.to_string(),
@@ -229,6 +238,8 @@ impl<'a> View<'a> {
             state,
             live_change: self.live_change(service, backend),
             health: report.map(health_status),
+            load: self.agent.load_status(service, backend.key),
+            agent: self.agent.agents.report(service.key, backend.key).map(agent_status),
             next_hop,
             forward: backend.forward.unwrap_or(service.forward).word().to_owned(),
             share,
@@ -336,6 +347,17 @@ fn health_status(report: Report) -> HealthStatus {
         passed_total: report.passed,
         failed_total: report.failed,
         inconclusive_total: report.inconclusive,
+    }
+}
+
+fn agent_status(report: AgentReport) -> AgentStatus {
+    AgentStatus {
+        state: report.state.sentence(),
+        said: report.said,
+        said_at: report.said_at.and_then(|at| Timestamp::try_from(at).ok()),
+        error: report.error,
+        answered_total: report.answered,
+        failed_total: report.failed,
     }
 }
 

@@ -105,6 +105,20 @@ pub enum EventKind {
     BackendUp,
     /// A backend's check failed.
     BackendDown,
+    /// An agent on a backend wants something else of it.
+    BackendAgent,
+    /// A backend fails too often, and is held back.
+    BackendDamped,
+    /// A backend that was held back takes part again.
+    BackendUndamped,
+    /// Too few backends are healthy: failed ones are used as well.
+    PanicBegan,
+    /// Enough backends are healthy again.
+    PanicEnded,
+    /// No other backend lives: backups serve.
+    BackupActive,
+    /// Others serve again, backups wait.
+    BackupIdle,
     /// A backend's next hop is known.
     NextHopResolved,
     /// A backend's next hop is not known any more.
@@ -133,10 +147,13 @@ impl EventKind {
         matches!(
             self,
             Self::BackendDown
+                | Self::DiscoveryFailed
+                | Self::BackendDamped
+                | Self::PanicBegan
+                | Self::BackupActive
                 | Self::NextHopLost
                 | Self::Detached
                 | Self::ReloadFailed
-                | Self::DiscoveryFailed
         )
     }
 }

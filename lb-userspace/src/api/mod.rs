@@ -49,10 +49,10 @@ pub use news::{Cause, News};
 pub use routes::router;
 pub use socket::ControlSocket;
 pub use types::{
-    BackendChange, BackendState, BackendStatus, BackendTraffic, DiscoveryStatus, Explanation,
-    FlowQuery, FlowsStatus, HealthStatus, HooksStatus, InterfaceStatus, Leaving, NextHopStatus,
-    RefusedBackend, Registration, Reload, Removed, ServiceStatus, ServiceTraffic, Stats, Status,
-    Step,
+    AgentStatus, BackendChange, BackendState, BackendStatus, BackendTraffic, DiscoveryStatus,
+    Explanation, FlowQuery, FlowsStatus, HealthStatus, HooksStatus, InterfaceStatus, Leaving,
+    LoadStatus, NextHopStatus, RefusedBackend, Registration, Reload, Removed, ServiceStatus,
+    ServiceTraffic, Stats, Status, Step,
 };
 
 /// Longest body in bytes of a request.

@@ -17,7 +17,7 @@ pub enum Cause {
     Api,
     /// A health check.
     Health,
-    /// What backends report of their load.
+    /// What backends, or agents on them, report.
     Load,
     /// A source that backends are discovered by.
     Discovery,

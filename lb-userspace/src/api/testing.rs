@@ -298,6 +298,8 @@ impl Memory {
             .to_owned(),
             moving_slots: 0,
             discovery: None,
+            panic: false,
+            backup_active: false,
             leaving: Vec::new(),
             backends: service
                 .backends
@@ -327,6 +329,8 @@ impl Memory {
                 failed_total: 2,
                 inconclusive_total: 1,
             }),
+            load: None,
+            agent: None,
             next_hop: NextHopStatus {
                 mac: Some("02:00:00:00:00:11".to_owned()),
                 interface: Some("eth0".to_owned()),

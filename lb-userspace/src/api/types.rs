@@ -113,6 +113,12 @@ pub struct ServiceStatus {
     /// Where more backends are found, where that is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovery: Option<DiscoveryStatus>,
+    /// Too few backends are healthy: failed ones are used as well.
+    #[serde(default)]
+    pub panic: bool,
+    /// No other backend lives: backups serve.
+    #[serde(default)]
+    pub backup_active: bool,
     /// In the config's order.
     pub backends: Vec<BackendStatus>,
     /// Backends that were removed, and still have flows.
@@ -203,6 +209,12 @@ pub struct BackendStatus {
     pub live_change: Option<String>,
     /// `None` where it isn't checked.
     pub health: Option<HealthStatus>,
+    /// `None` where its load isn't followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadStatus>,
+    /// `None` where no agent is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentStatus>,
     /// Where its frames go.
     pub next_hop: NextHopStatus,
     /// Forward mode, its own or the service's.
@@ -227,14 +239,22 @@ pub struct BackendStatus {
 pub enum BackendState {
     /// It was removed, and finishes what it has.
     Leaving,
-    /// It was told to finish what it has.
+    /// It was told to finish what it has, by the operator or its agent.
     Draining,
-    /// Its check failed.
+    /// Its agent put it into maintenance: it serves nobody.
+    Maintenance,
+    /// Its check failed, or its agent says that it is down.
     Unhealthy,
     /// Its first check has not ended, or what it found isn't in force yet.
     Pending,
     /// Its next hop is not known.
     Unresolved,
+    /// It fails too often, and takes no new flows for a while.
+    Damped,
+    /// It is a backup, and others live.
+    Backup,
+    /// It takes a part of its new flows, and more each second.
+    SlowStart,
     /// It takes new flows.
     Healthy,
     /// A state that a newer agent told.
@@ -263,6 +283,42 @@ pub struct HealthStatus {
     pub failed_total: u64,
     /// Probes that said nothing, because the balancer's host lacked what they need.
     pub inconclusive_total: u64,
+}
+
+/// What a backend reports of its load.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoadStatus {
+    /// The last report: 1 is all that it can. `None` until one came.
+    pub utilization: Option<f64>,
+    /// Where reports come from: `orca`.
+    pub source: String,
+    /// Seconds since the last report.
+    pub age_seconds: Option<f64>,
+    /// Reports that were understood.
+    pub reports_total: u64,
+    /// Reports, or values in them, that were not.
+    pub ignored_total: u64,
+    /// Why the last of those was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What an agent on a backend says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// What holds, in the words of the protocol: `ready up 100%`.
+    pub state: String,
+    /// Its last line.
+    pub said: Option<String>,
+    /// When it said that.
+    pub said_at: Option<Timestamp>,
+    /// Why the last question had no answer that is understood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Questions that were answered.
+    pub answered_total: u64,
+    /// Questions that were not.
+    pub failed_total: u64,
 }
 
 /// Where a backend's frames go.

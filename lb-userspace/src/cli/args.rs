@@ -423,6 +423,9 @@ pub struct BackendAddArgs {
     /// How packets travel to it; left out, as to the service's others
     #[arg(long, value_name = "MODE", value_parser = PossibleValuesParser::new(FORWARDS))]
     pub forward: Option<String>,
+    /// It serves only while no other backend lives
+    #[arg(long)]
+    pub backup: bool,
 }
 
 /// A network: an address and the length of its prefix in bits.
@@ -544,6 +547,7 @@ impl BackendAddArgs {
             weight: self.weight.map(Into::into),
             next_hop: self.next_hop.map(|mac| mac.to_string()),
             forward: self.forward.clone(),
+            backup: self.backup.then_some(true),
         }
     }
 }

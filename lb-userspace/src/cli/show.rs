@@ -10,9 +10,10 @@ use super::table::{
 };
 use crate::{
     api::{
-        BackendState, BackendStatus, DiscoveryStatus, Event, EventKind, Explanation, HealthStatus,
-        InterfaceStatus, RefusedBackend, ServiceStatus, Stats, Status,
+        AgentStatus, BackendState, BackendStatus, DiscoveryStatus, Event, EventKind, Explanation,
+        HealthStatus, InterfaceStatus, LoadStatus, RefusedBackend, ServiceStatus, Stats, Status,
     },
+    live::AgentState,
     model::Origin,
 };
 
@@ -94,7 +95,7 @@ pub(super) fn services(services: &[ServiceStatus]) -> String {
     ]);
     for service in services {
         let all = service.backends.len();
-        let healthy = service.backends.iter().filter(|b| b.state == BackendState::Healthy).count();
+        let healthy = service.backends.iter().filter(|backend| is_healthy(backend)).count();
         let style = match healthy {
             0 => RED,
             some if some < all => YELLOW,
@@ -111,6 +112,12 @@ pub(super) fn services(services: &[ServiceStatus]) -> String {
         ]);
     }
     table.render(0)
+}
+
+/// Nothing is wrong with it.
+fn is_healthy(backend: &BackendStatus) -> bool {
+    use BackendState::{Backup, Healthy, SlowStart};
+    matches!(backend.state, Healthy | SlowStart | Backup)
 }
 
 pub(super) fn service(service: &ServiceStatus) -> String {
@@ -222,6 +229,10 @@ fn state(state: BackendState) -> (&'static str, Style) {
         BackendState::Leaving => ("leaving", YELLOW),
         BackendState::Unresolved => ("unresolved", RED),
         BackendState::Pending => ("pending", YELLOW),
+        BackendState::Maintenance => ("maintenance", YELLOW),
+        BackendState::Damped => ("damped", RED),
+        BackendState::Backup => ("backup", PLAIN),
+        BackendState::SlowStart => ("slow start", GREEN),
         BackendState::Unknown => ("unknown", DIM),
     }
 }
@@ -230,9 +241,40 @@ fn state(state: BackendState) -> (&'static str, Style) {
 fn note(backend: &BackendStatus) -> String {
     let change = backend.live_change.clone();
     let check = backend.health.as_ref().and_then(check).or_else(|| waiting(backend));
+    let agent = backend.agent.as_ref().and_then(agent);
+    let load = backend.load.as_ref().and_then(load);
     let hop = backend.next_hop.error.clone();
     let flows = flows(backend);
-    change.into_iter().chain(check).chain(hop).chain(flows).collect::<Vec<_>>().join("; ")
+    change
+        .into_iter()
+        .chain(check)
+        .chain(agent)
+        .chain(load)
+        .chain(hop)
+        .chain(flows)
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+/// What an agent wants that isn't all, and why it isn't known.
+fn agent(agent: &AgentStatus) -> Option<String> {
+    let wants = (agent.state != AgentState::default().sentence())
+        .then(|| format!("agent: {}", agent.said.as_deref().unwrap_or(&agent.state)));
+    let error = agent.error.clone();
+    let told: Vec<_> = wants.into_iter().chain(error).collect();
+    (!told.is_empty()).then(|| told.join(", "))
+}
+
+/// How loaded a backend says that it is.
+fn load(load: &LoadStatus) -> Option<String> {
+    let LoadStatus { utilization, age_seconds, error, .. } = load;
+    match (utilization, age_seconds) {
+        (Some(utilization), Some(age)) if *age < 60.0 => {
+            Some(format!("load {:.0} %", utilization * 100.0))
+        }
+        (Some(_), Some(age)) => Some(format!("no load report for {age:.0} s")),
+        _ => Some(error.clone().unwrap_or_else(|| "no load report yet".to_owned())),
+    }
 }
 
 /// A backend that is well, and that the ring doesn't know so yet.

@@ -69,6 +69,8 @@ pub(super) static SECTIONS: &[&Section] = &[
     &service::SECTION,
     &health::SECTION,
     &discovery::SECTION,
+    &agent_check::SECTION,
+    &load::SECTION,
     &backend::SECTION,
 ];
 
@@ -195,12 +197,30 @@ section! { service, "[[service]]",
     TCP_IDLE = "tcp_idle", Text, Text("15m"),
         "a duration from \"1s\" to \"168h\"",
         "How long a TCP connection may be quiet and still be kept on its backend through a change.";
+    SLOW_START = "slow_start", Text, Text("0s"),
+        "a duration from \"0s\" to \"1h\"",
+        "How long a new or recovered backend takes from a tenth of its weight to all of it; \"0s\" is at once.";
+    PANIC_THRESHOLD = "panic_threshold", Text, Text("30%"),
+        "a percentage from \"0%\" to \"100%\"",
+        "When less than this part of the weight is healthy, failed backends are used as well; \"0%\" never.";
+    MAX_FLAPPING = "max_flapping", Integer, Integer(0),
+        "an integer from 0 to 1000",
+        "How often a backend may fail and recover within `flapping_window` before it is held back for a while; 0 is as often as it likes.";
+    FLAPPING_WINDOW = "flapping_window", Text, Text("1m"),
+        "a duration from \"1s\" to \"24h\"",
+        "The time that `max_flapping` counts in. A backend is held back for half of it at first, for twice as long each time that it flaps again, and for at most 16 times.";
     HEALTH = "health", Table, Otherwise("no check: always healthy"),
         "the section `[service.health]`",
         "How the backends are checked.";
     DISCOVERY = "discovery", Table, Otherwise("no more backends than those named here"),
         "the section `[service.discovery]`",
         "Where more backends are found, besides those named here.";
+    AGENT_CHECK = "agent_check", Table, Otherwise("nobody is asked"),
+        "the section `[service.agent_check]`",
+        "An agent on each backend that says what the backend shall do.";
+    LOAD = "load", Table, Otherwise("load is not followed"),
+        "the section `[service.load]`",
+        "How live weights follow the backends' load.";
     BACKEND = "backend", Tables, Otherwise("none: packets are dropped with the reason `no_backend`"),
         "sections `[[service.backend]]`",
         "The backends, a section each.";
@@ -328,6 +348,41 @@ section! { fragment, "", "A file of a `[service.discovery]` directory.";
         "The backends, a section each.";
 }
 
+section! { agent_check, "[service.agent_check]",
+    "An agent on each backend is asked for a line of words as HAProxy's agent-check has them: `75%`, `up`, `down`, `drain`, `maint`, `ready`. An agent that doesn't answer changes nothing.";
+    PORT = "port", Integer, Required,
+        "a port from 1 to 65535",
+        "The agent's TCP port, at the backend's own address.";
+    INTERVAL = "interval", Text, Text("2s"),
+        "a duration from \"100ms\" to \"1h\"",
+        "From one question to the next.";
+    TIMEOUT = "timeout", Text, Otherwise("1s, or the interval where that is shorter"),
+        "a duration from \"1ms\" up to the interval",
+        "How long an answer may take, from the connection to its line's end.";
+    SEND = "send", Text, Otherwise("nothing: the agent speaks first"),
+        "1 to 1024 bytes",
+        "What is sent to the agent, as it stands; a line end is written `\\n`.";
+}
+
+section! { load, "[service.load]",
+    "Live weights follow how loaded the backends say that they are, so that all are about equally utilised. The least loaded one keeps its full weight.";
+    SOURCE = "source", Text, Required,
+        "\"orca\"",
+        "Where reports come from: the `endpoint-load-metrics` header in the responses to the http check.";
+    SMOOTHING = "smoothing", Text, Text("15s"),
+        "a duration from \"1s\" to \"10m\"",
+        "Time constant of the mean that decides. No less than a change of load takes to show in the reports.";
+    FLOOR = "floor", Text, Text("10%"),
+        "a percentage from \"1%\" to \"100%\"",
+        "A backend is never given less than this part of its weight for its load.";
+    MAX_STEP = "max_step", Text, Text("5%"),
+        "a percentage from \"1%\" to \"100%\"",
+        "The most of its weight that a backend gains or loses in a second.";
+    STALE_AFTER = "stale_after", Text, Text("10s"),
+        "a duration from \"1s\" to \"1h\"",
+        "A backend whose last report is older goes back to its full weight, slowly.";
+}
+
 section! { backend, "[[service.backend]]", "A backend. No two of a service have the same address.";
     ADDRESS = "address", Text, Required,
         "an address such as \"10.0.0.11\" or \"2001:db8::11\", with `l2` of the VIP's family",
@@ -341,4 +396,7 @@ section! { backend, "[[service.backend]]", "A backend. No two of a service have 
     FORWARD = "forward", Text, Otherwise("the service's"),
         "\"l2\", \"ipip\" or \"gue\"",
         "How packets travel to this backend.";
+    BACKUP = "backup", Boolean, Boolean(false),
+        "true or false",
+        "Whether it serves only while no other backend lives.";
 }

@@ -13,6 +13,7 @@ mod fragment;
 mod health;
 mod keys;
 mod limits;
+mod live;
 mod node;
 mod prime;
 mod read;
@@ -42,8 +43,8 @@ pub use limits::Room;
 pub use reference::reference;
 pub use spec::{BackendSpec, HealthSpec, ServiceSpec, backend_from_json, service_from_json};
 pub use types::{
-    BackendConfig, Config, DiscoveryConfig, DiscoverySource, DnsRecord, DnsSource, DoorTls, Hook,
-    NextHop, RegisterDoor, ServiceConfig, XdpMode,
+    AgentCheck, BackendConfig, Config, DiscoveryConfig, DiscoverySource, DnsRecord, DnsSource,
+    DoorTls, Hook, NextHop, RegisterDoor, ServiceConfig, XdpMode,
 };
 pub use value::parse_duration;
 

@@ -9,6 +9,7 @@ use super::{
     health,
     keys::{backend, service as keys},
     limits::{Totals, room_in_ring},
+    live,
     node::{Node, Value},
     read::Table,
     types::{BackendConfig, ServiceConfig},
@@ -125,6 +126,11 @@ pub(super) fn check(
         Some(node) => health::check(node, &table.path_of(keys::HEALTH.name), vip, faults),
         None => Some(HealthCheck::None),
     };
+    let agent_check = match table.get(&keys::AGENT_CHECK) {
+        Some(node) => live::agent(node, &table.path_of(keys::AGENT_CHECK.name), faults).map(Some),
+        None => Some(None),
+    };
+    let live = live::check(&table, health.as_ref(), faults);
 
     let discovery = match table.get(&keys::DISCOVERY) {
         Some(node) => {
@@ -161,6 +167,8 @@ pub(super) fn check(
         tcp_idle: tcp_idle?,
         health: health?,
         discovery: discovery?,
+        agent_check: agent_check?,
+        live: live?,
         backends: backends.into_iter().collect::<Option<_>>()?,
     })
 }
@@ -185,6 +193,7 @@ pub(super) fn check_backend(
     let weight = table.value(&backend::WEIGHT, faults, value::integer(0..=u16::MAX));
     let next_hop = table.value(&backend::NEXT_HOP, faults, value::model::<MacAddress>);
     let forward = table.value(&backend::FORWARD, faults, value::forward);
+    let backup = table.value(&backend::BACKUP, faults, value::boolean);
     if let Some(key) = key {
         let own = table.get(&backend::FORWARD).is_some();
         let effective = if own { forward } else { context.forward };
@@ -197,7 +206,7 @@ pub(super) fn check_backend(
             Err(fault) => table.fault(&backend::ADDRESS, fault, faults),
         }
     }
-    Some(BackendConfig { key: key?, weight: weight?, next_hop, forward })
+    Some(BackendConfig { key: key?, weight: weight?, next_hop, forward, backup: backup? })
 }
 
 /// Refuses pairs of VIP, mode and backend that no packet can go by.

@@ -12,9 +12,10 @@ use super::{
     limits::room_in_ring,
     node::Node,
     service::{self, BackendContext, Others, Taken},
-    types::{BackendConfig, DiscoveryConfig, DiscoverySource, ServiceConfig},
+    types::{AgentCheck, BackendConfig, DiscoveryConfig, DiscoverySource, ServiceConfig},
     value::{AFFINITIES, DNS_RECORDS, duration_text},
 };
+use crate::live::LoadPolicy;
 
 /// A service, with the keys of `[[service]]`; `None` is the key's default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,12 +42,30 @@ pub struct ServiceSpec {
     /// A duration such as `15m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_idle: Option<String>,
+    /// A duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<String>,
+    /// A percentage such as `30%`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panic_threshold: Option<String>,
+    /// 0 to 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_flapping: Option<i64>,
+    /// A duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flapping_window: Option<String>,
     /// How backends are checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthSpec>,
     /// Where more backends are found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovery: Option<DiscoverySpec>,
+    /// The agents that are asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_check: Option<AgentCheckSpec>,
+    /// How live weights follow load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadSpec>,
     /// The backends; `backend` in JSON, as in the file.
     #[serde(default, rename = "backend", skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<BackendSpec>,
@@ -67,6 +86,46 @@ pub struct BackendSpec {
     /// `l2`, `ipip` or `gue`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forward: Option<String>,
+    /// Whether it serves only while no other lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<bool>,
+}
+
+/// Agents that are asked, with the keys of `[service.agent_check]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentCheckSpec {
+    /// 1 to 65535.
+    pub port: i64,
+    /// A duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<String>,
+    /// A duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+    /// What is sent first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send: Option<String>,
+}
+
+/// How live weights follow load, with the keys of `[service.load]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadSpec {
+    /// `orca`.
+    pub source: String,
+    /// A duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smoothing: Option<String>,
+    /// A percentage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<String>,
+    /// A percentage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_step: Option<String>,
+    /// A duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_after: Option<String>,
 }
 
 /// A health check, with the keys of `[service.health]`; `None` is the key's default.
@@ -292,6 +351,7 @@ fn shown(value: impl Display) -> Option<String> {
 impl From<&ServiceConfig> for ServiceSpec {
     /// Every key is written out, also where it has its default.
     fn from(service: &ServiceConfig) -> Self {
+        let live = &service.live;
         let affinity = AFFINITIES.iter().find(|(_, affinity)| *affinity == service.affinity);
         Self {
             name: service.name.clone(),
@@ -302,11 +362,17 @@ impl From<&ServiceConfig> for ServiceSpec {
             affinity: affinity.and_then(|(word, _)| shown(word)),
             udp_timeout: Some(duration_text(service.udp_timeout)),
             tcp_idle: Some(duration_text(service.tcp_idle)),
+            slow_start: Some(duration_text(live.slow_start)),
+            panic_threshold: Some(format!("{}%", live.panic_percent)),
+            max_flapping: Some(live.max_flapping.into()),
+            flapping_window: Some(duration_text(live.flapping_window)),
             health: match &service.health {
                 HealthCheck::None => None,
                 HealthCheck::Active(check) => Some(check.as_ref().into()),
             },
             discovery: service.discovery.as_ref().map(DiscoverySpec::from),
+            agent_check: service.agent_check.as_ref().map(AgentCheckSpec::from),
+            load: live.load.as_ref().map(LoadSpec::from),
             backends: service.backends.iter().map(BackendSpec::from).collect(),
         }
     }
@@ -319,6 +385,30 @@ impl From<&BackendConfig> for BackendSpec {
             weight: Some(backend.weight.into()),
             next_hop: backend.next_hop.and_then(shown),
             forward: backend.forward.and_then(shown),
+            backup: backend.backup.then_some(true),
+        }
+    }
+}
+
+impl From<&AgentCheck> for AgentCheckSpec {
+    fn from(check: &AgentCheck) -> Self {
+        Self {
+            port: check.port.into(),
+            interval: Some(duration_text(check.interval)),
+            timeout: Some(duration_text(check.timeout)),
+            send: check.send.clone(),
+        }
+    }
+}
+
+impl From<&LoadPolicy> for LoadSpec {
+    fn from(load: &LoadPolicy) -> Self {
+        Self {
+            source: "orca".to_owned(),
+            smoothing: Some(duration_text(load.smoothing)),
+            floor: Some(format!("{}%", load.floor_permille / 10)),
+            max_step: Some(format!("{}%", load.max_step_permille / 10)),
+            stale_after: Some(duration_text(load.stale_after)),
         }
     }
 }

@@ -9,7 +9,10 @@ use std::{
 use lb_common::layout::Affinity;
 
 use super::checks::HealthCheck;
-use crate::model::{BackendKey, Forward, MacAddress, ServiceKey};
+use crate::{
+    live::Policy,
+    model::{BackendKey, Forward, MacAddress, ServiceKey},
+};
 
 /// A whole config.
 #[derive(Clone, Debug, PartialEq)]
@@ -137,6 +140,10 @@ pub struct ServiceConfig {
     pub health: HealthCheck,
     /// Where more backends are found.
     pub discovery: Option<DiscoveryConfig>,
+    /// The agent on each backend that is asked.
+    pub agent_check: Option<AgentCheck>,
+    /// How live weights follow what becomes of the backends.
+    pub live: Policy,
     /// Keys are unique.
     pub backends: Vec<BackendConfig>,
 }
@@ -205,4 +212,19 @@ pub struct BackendConfig {
     pub next_hop: Option<MacAddress>,
     /// How packets travel to it; `None` as for the service.
     pub forward: Option<Forward>,
+    /// It serves only while no other backend lives.
+    pub backup: bool,
+}
+
+/// An agent on each backend that says what the backend shall do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentCheck {
+    /// The agent's port at the backend's address.
+    pub port: u16,
+    /// From one question to the next.
+    pub interval: Duration,
+    /// How long an answer may take; at most the interval.
+    pub timeout: Duration,
+    /// What is sent first.
+    pub send: Option<String>,
 }

@@ -113,6 +113,19 @@ pub(super) fn percent(allowed: RangeInclusive<u8>) -> impl Fn(&Node) -> Result<u
     }
 }
 
+pub(super) fn load_source(node: &Node) -> Result<(), Fault> {
+    word(text(node)?, &[("orca", ())], &[], "source of load reports")
+}
+
+/// What is sent to an agent.
+pub(super) fn agent_send(node: &Node) -> Result<String, Fault> {
+    let found = text(node)?;
+    match found.len() {
+        1..=1024 => Ok(found.to_owned()),
+        bytes => Err(Fault::bad(format!("the text has {bytes} bytes"))),
+    }
+}
+
 pub(super) fn protocol(node: &Node) -> Result<crate::model::Protocol, Fault> {
     word(text(node)?, crate::model::Protocol::WORDS, &[], "protocol")
 }

@@ -158,6 +158,10 @@ impl SharedReport {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn look<T>(&self, of: impl FnOnce(&Report) -> T) -> T {
+        of(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn update(&self, change: impl FnOnce(&mut Report)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -198,6 +202,25 @@ impl Health {
     /// What a check knows; `None` when there is no such check.
     pub fn report(&self, service: ServiceKey, backend: BackendKey) -> Option<Report> {
         self.running.get(&(service, backend)).map(|running| running.report.read())
+    }
+
+    /// Whether a check passes, as [`Report::healthy`]; `None` when there is no such check.
+    pub fn healthy(&self, service: ServiceKey, backend: BackendKey) -> Option<Option<bool>> {
+        self.running.get(&(service, backend)).map(|running| running.report.look(|r| r.healthy))
+    }
+
+    /// What a backend said of its load, if that came after `last`.
+    pub fn endpoint_load(
+        &self,
+        service: ServiceKey,
+        backend: BackendKey,
+        last: Option<Instant>,
+    ) -> Option<EndpointLoad> {
+        let running = self.running.get(&(service, backend))?;
+        running.report.look(|report| {
+            let newer = |load: &&EndpointLoad| last.is_none_or(|last| load.at > last);
+            report.endpoint_load.as_ref().filter(newer).cloned()
+        })
     }
 
     fn start(&self, spec: CheckSpec, at: Instant, report: SharedReport) -> Running {

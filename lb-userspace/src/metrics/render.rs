@@ -152,6 +152,40 @@ impl Snapshot {
         counters(out, "backend_new_flows", "TCP connections opened to the backend", new_flows)
     }
 
+    /// What makes live weights.
+    fn lives(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let services = || self.status.services.iter();
+        let panic = services().map(|s| ([("service", &*s.name)], f64::from(u8::from(s.panic))));
+        let help = "Whether failed backends are used, because too few are healthy";
+        gauges(out, "service_panic", help, panic)?;
+        let backup = services();
+        let backup =
+            backup.map(|s| ([("service", &*s.name)], f64::from(u8::from(s.backup_active))));
+        let help = "Whether backups serve, because no other backend lives";
+        gauges(out, "service_backup_active", help, backup)?;
+        let each = || {
+            services().flat_map(|service| {
+                let labels = |address| [("service", &*service.name), ("backend", address)];
+                service.backends.iter().map(move |backend| (labels(&*backend.address), backend))
+            })
+        };
+        let loads = || each().filter_map(|(labels, b)| Some((labels, b.load.as_ref()?)));
+        let utilization = loads().filter_map(|(labels, load)| Some((labels, load.utilization?)));
+        let help = "What the backend last reported of its load; 1 is all that it can";
+        gauges(out, "backend_utilization", help, utilization)?;
+        let reports = loads().flat_map(|([service, backend], load)| {
+            [("understood", load.reports_total), ("ignored", load.ignored_total)]
+                .map(|(result, count)| ([service, backend, ("result", result)], count))
+        });
+        counters(out, "load_reports", "Load reports, or values in them", reports)?;
+        let agents = each().filter_map(|(labels, b)| Some((labels, b.agent.as_ref()?)));
+        let agents = agents.flat_map(|([service, backend], agent)| {
+            [("answered", agent.answered_total), ("failed", agent.failed_total)]
+                .map(|(result, count)| ([service, backend, ("result", result)], count))
+        });
+        counters(out, "agent_checks", "Questions to agents on backends", agents)
+    }
+
     fn backends(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let each = || {
             self.status.services.iter().flat_map(|service| {
@@ -186,7 +220,8 @@ impl Snapshot {
             ]
             .map(|(result, count)| ([service, backend, ("result", result)], count))
         });
-        counters(out, "health_checks", "Probes that ended", checks)
+        counters(out, "health_checks", "Probes that ended", checks)?;
+        self.lives(out)
     }
 }
 

@@ -188,6 +188,12 @@ impl History {
         self.epochs(service).last().map(|epoch| epoch.ring_size)
     }
 
+    /// The share of its weight that each backend last served, in thousandths.
+    pub fn last_live(&self, service: ServiceKey) -> BTreeMap<BackendKey, u16> {
+        let members = self.epochs(service).last().map_or(&[][..], |epoch| &epoch.members);
+        members.iter().filter_map(|member| Some((member.key()?, member.live))).collect()
+    }
+
     /// Backends that owned slots and are no longer the service's, as they last were. What doesn't
     /// fit the service any more is left out.
     pub fn leaving(&self, service: &ServiceConfig) -> Vec<BackendConfig> {

@@ -13,5 +13,6 @@ pub use pins::Pins;
 pub use program::{Output, Program};
 pub use replay::{Outcome, Replayed, replay, replay_file};
 pub use settings::{
-    Api, Backend, Discovery, Forward, Health, Protocol, Register, Service, Settings,
+    AgentCheck, Api, Backend, Discovery, Forward, Health, Load, Protocol, Register, Service,
+    Settings,
 };

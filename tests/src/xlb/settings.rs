@@ -114,12 +114,30 @@ pub struct Service {
     /// How long a UDP flow may be quiet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub udp_timeout: Option<String>,
+    /// How long a backend takes to its full weight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<String>,
+    /// Below which part of healthy backends failed ones are used, for instance `30%`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub panic_threshold: Option<String>,
+    /// How often a backend may fail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_flapping: Option<u32>,
+    /// Within what time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flapping_window: Option<String>,
     /// How backends are watched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
     /// Where more backends are found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub discovery: Option<Discovery>,
+    /// Agents on the backends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_check: Option<AgentCheck>,
+    /// How load is followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load: Option<Load>,
     /// Who serves.
     #[serde(rename = "backend", skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<Backend>,
@@ -136,8 +154,14 @@ impl Service {
             forward,
             tcp_idle: None,
             udp_timeout: None,
+            slow_start: None,
+            panic_threshold: None,
+            max_flapping: None,
+            flapping_window: None,
             health: None,
             discovery: None,
+            agent_check: None,
+            load: None,
             backends: Vec::new(),
         }
     }
@@ -234,6 +258,25 @@ impl Health {
     }
 }
 
+/// Agents on the backends, in HAProxy's words.
+#[derive(Clone, Debug, Serialize)]
+pub struct AgentCheck {
+    /// Their port.
+    pub port: u16,
+    /// How often they are asked.
+    pub interval: String,
+}
+
+/// How load is followed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Load {
+    /// `orca`.
+    pub source: String,
+    /// Time constant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smoothing: Option<String>,
+}
+
 /// A backend.
 #[derive(Clone, Debug, Serialize)]
 pub struct Backend {
@@ -248,12 +291,16 @@ pub struct Backend {
     /// How packets travel to it, in place of the service's way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forward: Option<Forward>,
+    /// Whether it serves only while no other lives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<bool>,
 }
 
 impl Backend {
     /// A backend of the default weight, by the kernel's routes.
     pub fn new(address: IpAddr) -> Self {
-        Self { address: address.to_string(), weight: None, next_hop: None, forward: None }
+        let address = address.to_string();
+        Self { address, weight: None, next_hop: None, forward: None, backup: None }
     }
 }
 

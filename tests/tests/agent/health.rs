@@ -50,6 +50,7 @@ fn without_any_good_backend_nothing_is_forwarded_until_one_returns() -> Result<(
     let scene = Scene::new(Topology::OneSegment, Forward::L2, 2)?;
     let mut settings = scene.settings(V4, 2);
     settings.services[0].health = Some(Health::quick());
+    settings.services[0].panic_threshold = Some("0%".into());
     let _agent = Agent::start(&scene.lab.balancer.namespace, &settings)?;
     scene.served_by(V4, &["b1", "b2"])?;
     let client = &scene.lab.client.namespace;
