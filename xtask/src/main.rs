@@ -5,7 +5,7 @@ mod build;
 mod check;
 mod command;
 mod setup;
-mod sim_ring;
+mod simulation;
 mod supervise;
 mod test;
 mod workspace;
@@ -75,6 +75,15 @@ enum Verb {
         #[arg(long, conflicts_with = "json")]
         write: bool,
     },
+    /// Simulate servers whose load is followed: how even it gets, and what moves for it
+    SimLoad {
+        /// Print JSON instead of a table
+        #[arg(long)]
+        json: bool,
+        /// Put the table into docs/load.md
+        #[arg(long, conflicts_with = "json")]
+        write: bool,
+    },
     /// Install what all the other verbs need, and do nothing else
     Setup,
     /// Run a command with a deadline and leave none of its processes behind
@@ -114,12 +123,10 @@ fn run(verb: Verb) -> Result<ExitCode> {
             build::bench(&workspace, &build::Bench { json, rounds, packets })
         }
         Verb::SimRing { json, write } => {
-            let output = match (json, write) {
-                (true, _) => sim_ring::Output::Json,
-                (_, true) => sim_ring::Output::Page,
-                _ => sim_ring::Output::Tables,
-            };
-            sim_ring::run(&workspace, &output).map(|()| ExitCode::SUCCESS)
+            simulation::RING.run(&workspace, json, write).map(|()| ExitCode::SUCCESS)
+        }
+        Verb::SimLoad { json, write } => {
+            simulation::LOAD.run(&workspace, json, write).map(|()| ExitCode::SUCCESS)
         }
         Verb::Supervise { .. } => unreachable!("handled above"),
     }
