@@ -4,6 +4,7 @@ mod changes;
 mod events;
 mod health;
 mod life;
+mod lives;
 mod reload;
 
 use anyhow::{Context, Result, ensure};
