@@ -160,7 +160,7 @@ pub(super) async fn prepare(
     let seed = hash_seed(&config, &mut state)?;
     let saved = state.clone();
     state.overrides.prune(&config.services);
-    if state != saved
+    if (state != saved || loaded.warning.is_some())
         && let Err(error) = state.save(&config.state_file)
     {
         warnings.push(format!("live changes that the config took back may return: {error}"));

@@ -46,7 +46,7 @@ pub use types::{
     AgentCheck, BackendConfig, Config, DiscoveryConfig, DiscoverySource, DnsRecord, DnsSource,
     DoorTls, Hook, NextHop, RegisterDoor, ServiceConfig, XdpMode,
 };
-pub use value::parse_duration;
+pub use value::{is_ring_size, parse_duration};
 
 use error::{Fault, Faults};
 use node::Node;

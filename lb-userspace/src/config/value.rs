@@ -290,7 +290,7 @@ pub(super) fn service_name(node: &Node) -> Result<String, Fault> {
 
 pub(super) fn ring_size(node: &Node) -> Result<u32, Fault> {
     let number = integer(2..=prime::LARGEST)(node)?;
-    if prime::is_prime(number) {
+    if is_ring_size(number) {
         return Ok(number);
     }
     let near = match prime::nearest(number) {
@@ -299,6 +299,11 @@ pub(super) fn ring_size(node: &Node) -> Result<u32, Fault> {
         (None, None) => prime::LARGEST.to_string(),
     };
     Err(Fault::bad(format!("{number} is not a prime")).help(format!("the nearest primes: {near}")))
+}
+
+/// Whether a ring may have so many slots.
+pub fn is_ring_size(number: u32) -> bool {
+    number <= prime::LARGEST && prime::is_prime(number)
 }
 
 /// `500ms`, `1s`, `15m`, `1h`: a whole number and one unit.

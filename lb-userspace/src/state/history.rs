@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use lb_common::ring::{FULL, MAX_MEMBERS};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use crate::{
-    config::{BackendConfig, BackendSpec, ServiceConfig},
+    config::{BackendConfig, BackendSpec, ServiceConfig, is_ring_size},
     model::{BackendKey, FormerMember, FormerRing, ServiceKey},
 };
 
@@ -30,7 +31,7 @@ struct Past {
     #[serde(default)]
     epochs: Vec<Epoch>,
     /// Who owned slots in rings that are kept no more, and in none that is kept.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "members", skip_serializing_if = "Vec::is_empty")]
     leaving: Vec<Member>,
 }
 
@@ -39,19 +40,54 @@ struct Past {
 struct Epoch {
     /// When it came in force, in seconds of the UNIX epoch.
     since: u64,
+    #[serde(deserialize_with = "ring_size")]
     ring_size: u32,
+    #[serde(deserialize_with = "members")]
     members: Vec<Member>,
 }
 
 /// A backend as the ring saw it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Member {
+    #[serde(deserialize_with = "backend")]
     backend: BackendSpec,
     /// The share of its weight that it served, in thousandths.
+    #[serde(deserialize_with = "live")]
     live: u16,
     /// It was removed, whatever flows it had.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     removed: bool,
+}
+
+// What a ring can't be built from, or not in bounded time, is no ring of the past.
+
+fn ring_size<'de, D: Deserializer<'de>>(input: D) -> Result<u32, D::Error> {
+    let size = u32::deserialize(input)?;
+    let wrong = || D::Error::custom(format_args!("{size} is not the size of a ring"));
+    if is_ring_size(size) { Ok(size) } else { Err(wrong()) }
+}
+
+fn members<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<Member>, D::Error> {
+    let members = Vec::<Member>::deserialize(input)?;
+    let keys: BTreeSet<_> = members.iter().map(Member::key).collect();
+    if members.len() > MAX_MEMBERS || keys.len() < members.len() {
+        return Err(D::Error::custom("too many backends, or one of them twice"));
+    }
+    Ok(members)
+}
+
+fn backend<'de, D: Deserializer<'de>>(input: D) -> Result<BackendSpec, D::Error> {
+    let backend = BackendSpec::deserialize(input)?;
+    let weighs = |weight| u16::try_from(weight).is_ok();
+    let fits = backend.address.parse::<BackendKey>().is_ok() && backend.weight.is_none_or(weighs);
+    let wrong = || D::Error::custom(format_args!("{} is no backend", backend.address));
+    if fits { Ok(backend) } else { Err(wrong()) }
+}
+
+fn live<'de, D: Deserializer<'de>>(input: D) -> Result<u16, D::Error> {
+    let live = u16::deserialize(input)?;
+    let wrong = || D::Error::custom(format_args!("{live} thousandths of a weight"));
+    if live <= FULL { Ok(live) } else { Err(wrong()) }
 }
 
 impl Member {
@@ -114,6 +150,11 @@ impl Past {
 }
 
 impl History {
+    /// Drops rings beyond those that are kept: after reading, since anybody may have written.
+    pub(super) fn trim(&mut self) {
+        self.services.values_mut().for_each(Past::trim);
+    }
+
     /// Notes the ring that is in force now: `live` is each backend's share of its weight, in
     /// thousandths. Whether that is news.
     pub fn note(

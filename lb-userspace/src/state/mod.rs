@@ -6,6 +6,7 @@
 mod discovered;
 mod history;
 mod overrides;
+mod salvage;
 
 pub use discovered::{Discovered, Found, KeptLease, origin};
 pub use history::History;
@@ -23,14 +24,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::config::ServiceConfig;
+use salvage::{Lost, salvage};
 
 /// The version of the file's layout. Version 1 had the rings alone in `history`.
 const VERSION: u32 = 2;
+
+/// Pieces of a damaged file that are told one by one.
+const MOST_TOLD: usize = 10;
 
 /// Everything that is kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Layout of the file.
+    #[serde(default)]
     version: u32,
     /// The hash seed that was chosen where the config names none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,7 +136,7 @@ fn make_directory(path: &Path) -> Result<&Path, StateError> {
 pub struct Loaded {
     /// The state; the default where there was none.
     pub state: State,
-    /// A file that couldn't be understood was kept under another name.
+    /// What couldn't be understood; the file as it was is kept under another name.
     pub warning: Option<String>,
 }
 
@@ -140,11 +146,11 @@ impl State {
         self.overrides.on_top_of(configured, &self.discovered)
     }
 
-    /// Reads the file. A missing one is an empty state; one that can't be understood is moved
-    /// aside, never overwritten.
+    /// Reads the file. A missing one is an empty state. Of a damaged one, what is whole; it is
+    /// kept under another name, never overwritten.
     ///
     /// # Errors
-    /// The file can't be read or moved, or is of a newer version.
+    /// The file can't be read or kept, or is of a newer version.
     pub fn load(path: &Path) -> Result<Loaded, StateError> {
         let io_error = |doing, source| StateError::Io { doing, path: path.to_owned(), source };
         let mut text = Vec::new();
@@ -166,26 +172,37 @@ impl State {
         {
             return Err(StateError::Newer { path: path.to_owned(), found: version });
         }
-        let json = serde_json::from_slice(&text).map(|mut json| {
+        let keep = |doing, keep: fn(&Path, &Path) -> io::Result<()>| {
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let seconds = since.map_or(0, |since| since.as_secs());
+            let aside = path.with_extension(format!("damaged-{seconds}"));
+            keep(path, &aside).map_err(|error| io_error(doing, error)).map(|()| aside)
+        };
+        let whole = |mut json| {
             with_epochs(&mut json);
-            json
-        });
-        match json.and_then(serde_json::from_value) {
-            Ok(state) => Ok(Loaded { state, warning: None }),
-            Err(error) => {
-                let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-                let seconds = since.map_or(0, |since| since.as_secs());
-                let aside = path.with_extension(format!("damaged-{seconds}"));
-                fs::rename(path, &aside).map_err(|error| io_error("move aside", error))?;
-                let warning = format!(
-                    "the state file {} can't be understood ({error}) and was kept as {}: the \
-                     changes made at run time are not in force",
-                    path.display(),
-                    aside.display()
-                );
-                Ok(Loaded { state: Self::default(), warning: Some(warning) })
-            }
-        }
+            salvage::<Self>(json)
+        };
+        let json = serde_json::from_slice(&text);
+        let why = json.as_ref().map_or_else(ToString::to_string, |_| "no state".to_owned());
+        let Some((mut state, lost)) = json.ok().and_then(whole) else {
+            let aside = keep("move aside", |path, aside| fs::rename(path, aside))?;
+            let warning = format!(
+                "the state file {} can't be understood ({why}) and was kept as {}: the changes \
+                 made at run time are not in force",
+                path.display(),
+                aside.display()
+            );
+            return Ok(Loaded { state: Self::default(), warning: Some(warning) });
+        };
+        state.history.trim();
+        let warning = if lost.is_empty() {
+            None
+        } else {
+            // What is whole stays where it is, whatever happens before it is saved.
+            let aside = keep("copy", |path, aside| fs::copy(path, aside).map(drop))?;
+            Some(damage(path, &aside, &lost))
+        };
+        Ok(Loaded { state, warning })
     }
 
     /// Replaces the file, and makes its directory where it is missing.
@@ -213,6 +230,19 @@ impl State {
         let sync = File::open(directory).and_then(|directory| directory.sync_all());
         sync.map_err(|error| io_error("sync", directory, error))
     }
+}
+
+/// What the operator should hear of pieces that were dropped.
+fn damage(path: &Path, aside: &Path, lost: &[Lost]) -> String {
+    let told: Vec<_> = lost.iter().take(MOST_TOLD).map(Lost::to_string).collect();
+    let more = lost.len() - told.len();
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!(
+        "the state file {} is damaged and was kept as {}; lost are: {}{more}",
+        path.display(),
+        aside.display(),
+        told.join("; ")
+    )
 }
 
 /// Makes of version 1, where a service's history was its rings, the present one.
@@ -259,7 +289,7 @@ mod tests {
     fn a_damaged_file_is_kept() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
-        for damage in ["", "{", "[]", "{\"version\":1,\"overrides\":7}", "\u{0}\u{1}"] {
+        for damage in ["", "{", "[]", "7", "\u{0}\u{1}"] {
             fs::write(&path, damage).unwrap();
             let loaded = State::load(&path).unwrap();
             assert_eq!(loaded.state, State::default());
@@ -268,6 +298,101 @@ mod tests {
         }
         let kept = fs::read_dir(directory.path()).unwrap().count();
         assert!(kept >= 1);
+    }
+
+    /// A file with each kind of damage loses what is damaged, and nothing else.
+    #[test]
+    fn what_is_whole_of_a_damaged_file_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let member = |last: u8| json!({ "backend": { "address": format!("10.0.0.{last}"), "weight": 7 }, "live": 1000 });
+        let epoch = |since: u32, members: &[Value]| json!({ "since": since, "ring_size": 251, "members": members });
+        let key = ServiceKey {
+            vip: "203.0.113.10".parse().unwrap(),
+            port: Some(80),
+            protocol: Protocol::Tcp,
+        };
+        let epochs = [epoch(1, &[member(1)]), epoch(2, &[member(1), member(2)])];
+        let whole = json!({
+            "version": 2,
+            "hash_seed": u64::MAX,
+            "overrides": {
+                "added_services": [{ "name": "a", "vip": "203.0.113.1:1", "forward": "l2" }],
+                "removed_services": ["old"],
+                "backends": { "web": { "10.0.0.1": { "weight": 1 }, "10.0.0.2": { "drain": true } } },
+            },
+            "history": { key.to_string(): { "epochs": epochs, "leaving": [member(3)] } },
+        });
+        let load = |json: &Value| {
+            fs::write(&path, json.to_string()).unwrap();
+            State::load(&path).unwrap()
+        };
+        let all = load(&whole);
+        assert_eq!(all.warning, None);
+        let history = format!("/history/{key}");
+        let cases = [
+            ("/version".to_owned(), json!("two"), "version"),
+            ("/hash_seed".to_owned(), json!(-1), "the hash seed"),
+            ("/overrides/removed_services/0".to_owned(), json!(7), "1 of removed_services"),
+            ("/overrides/added_services/0/vip".to_owned(), json!(7), "1 of added_services"),
+            ("/overrides/backends/web/10.0.0.1/weight".to_owned(), json!(1e9), "backend 10.0.0.1"),
+            ("/overrides/backends".to_owned(), json!(0), "live changes"),
+            (format!("{history}/epochs/1/ring_size"), json!(u32::MAX), "a former ring of 203"),
+            (format!("{history}/epochs/0/ring_size"), json!(250), "a former ring of 203"),
+            (format!("{history}/epochs/0/members/0/live"), json!(1001), "a former ring of 203"),
+            (format!("{history}/epochs/1/members/1/backend/weight"), json!(-1), "former ring of"),
+            (format!("{history}/epochs/1/members/1"), member(1), "one of them twice"),
+            (format!("{history}/leaving/0/backend/address"), json!("nobody"), "nobody is no"),
+            (history.clone(), json!(7), "former rings of 203"),
+        ];
+        for (place, damage, told) in cases {
+            let mut json = whole.clone();
+            *json.pointer_mut(&place).expect(&place) = damage;
+            let loaded = load(&json);
+            let warning = loaded.warning.expect(&place);
+            assert!(warning.contains(told) && warning.contains("damaged-"), "{place}: {warning}");
+            assert!(path.exists(), "{place}");
+            let [before, after] = [&all.state, &loaded.state].map(|state| {
+                let epochs = state.history.former(key).len();
+                let overrides = &state.overrides;
+                let lists = overrides.added_services.len() + overrides.removed_services.len();
+                let backends: usize = overrides.backends.values().map(|b| b.len()).sum();
+                usize::from(state.hash_seed.is_some()) + epochs + lists + backends
+            });
+            let pieces = before - after;
+            assert!(pieces <= 2, "{place}: {pieces} are lost");
+        }
+    }
+
+    /// Whoever wrote it: reading ends soon, and so does what is made of it.
+    #[test]
+    fn a_history_without_end_is_cut() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let epoch = |number: u32| {
+            let backend = json!({ "address": format!("10.0.{}.{}", number / 256, number % 256) });
+            let size = if number.is_multiple_of(2) { 251 } else { 252 };
+            let members = json!([{ "backend": backend, "live": 1000 }]);
+            json!({ "since": number, "ring_size": size, "members": members })
+        };
+        let epochs: Vec<_> = (0..4000).map(epoch).collect();
+        let state =
+            json!({ "version": 2, "hash_seed": 5, "history": { "a": { "epochs": epochs } } });
+        fs::write(&path, state.to_string()).unwrap();
+        let loaded = State::load(&path).unwrap();
+        assert_eq!(loaded.state.hash_seed, Some(5));
+        assert!(loaded.warning.unwrap().contains("and 91 more"));
+        // Where nothing is wrong but the length, the first and the last ones stay.
+        let text = state.to_string().replace("252", "251");
+        fs::write(&path, text.replace("\"a\"", "\"203.0.113.10:80 tcp\"")).unwrap();
+        let loaded = State::load(&path).unwrap();
+        assert_eq!(loaded.warning, None);
+        let key = ServiceKey {
+            vip: "203.0.113.10".parse().unwrap(),
+            port: Some(80),
+            protocol: Protocol::Tcp,
+        };
+        assert_eq!(loaded.state.history.former(key).len(), 16);
     }
 
     #[test]
