@@ -79,6 +79,9 @@ pub struct Directory {
     pub version: u32,
     /// The half in force: 0 or 1.
     pub active: u32,
+    /// The seed of the flow hash: the program has its keys built in, and an agent that starts
+    /// must be able to find it here.
+    pub hash_seed: u64,
     /// Both halves.
     pub halves: [Half; 2],
 }
@@ -190,7 +193,7 @@ unsafe impl Plain for ServiceEntry {}
 const _: () = {
     use core::mem::size_of;
     assert!(size_of::<Half>() == 32 + 8 * PILOTS);
-    assert!(size_of::<Directory>() == 8 + 2 * size_of::<Half>());
+    assert!(size_of::<Directory>() == 16 + 2 * size_of::<Half>());
     assert!(size_of::<VipEntry>() == 32);
     assert!(size_of::<ServiceEntry>() == 32);
 };

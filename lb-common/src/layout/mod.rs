@@ -34,7 +34,7 @@ pub use trace::TraceRecord;
 pub(crate) use directory::bucket;
 
 /// The version of all the layouts in this module, kept in [`Directory::version`].
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Marks types that are plain memory: every bit pattern is a value, and no byte is padding.
 ///
@@ -44,3 +44,5 @@ pub unsafe trait Plain: Copy + 'static {}
 
 // SAFETY: every bit pattern is an integer.
 unsafe impl Plain for u32 {}
+// SAFETY: as above.
+unsafe impl Plain for u64 {}

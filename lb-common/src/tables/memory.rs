@@ -58,6 +58,7 @@ impl MemoryTables {
         Ok(Self {
             keys,
             directory: Box::new(Directory {
+                hash_seed: 0,
                 version: VERSION,
                 active: 0,
                 halves: [tables.half, tables.half],

@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use lb_common::{hash::Keys, layout::BACKEND_NUMBERS, ring::default_size};
+use lb_common::{
+    layout::{Affinity, BACKEND_NUMBERS, BackendRecord, Kind},
+    ring::default_size,
+};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -26,9 +29,10 @@ use crate::{
     hooks::Hooks,
     live::Lives,
     metrics::MetricsServer,
+    model::Forward,
     network::NextHops,
     objects,
-    plan::{Capacity, ring_size},
+    plan::{Actual, Capacity, backend_key, ring_size},
     state::{History, State, StateError, StateLock},
     sweep::Transition,
 };
@@ -177,11 +181,16 @@ pub(super) async fn prepare(
         capacity: capacity(&effective.services, &state.history),
         flow_capacity: config.flow_capacity,
         flow_budget: None,
-        keys: Keys::from_seed(seed),
+        hash_seed: seed,
         trace: false,
     })?;
     let actual = plane.actual()?;
     raise_descriptors();
+    let adopted = adopt(&mut state.history, &effective.services, &actual);
+    if let Some(warning) = adopted {
+        tracing::warn!("{warning}");
+        warnings.push(warning);
+    }
     let (findings, found) = mpsc::channel(FINDINGS_WAITING);
     let (health_events, health) = mpsc::channel(HEALTH_WAITING);
     let (agent_events, agents) = mpsc::channel(HEALTH_WAITING);
@@ -227,12 +236,16 @@ pub(super) async fn prepare(
     Ok((agent, inputs, Doors { handle, socket, metrics, register }))
 }
 
-/// The configured seed, else the state's, else a new random one, which the state keeps.
+/// The configured seed, else the state's, else that of the program that is pinned, else a new
+/// random one. The state keeps it.
 fn hash_seed(config: &Config, state: &mut State) -> anyhow::Result<u64> {
     if let Some(seed) = config.hash_seed.or(state.hash_seed) {
         return Ok(seed);
     }
-    let seed = getrandom::u64().context("the kernel gives no random numbers")?;
+    let seed = match dataplane::pinned_hash_seed(&config.pin_path) {
+        Some(seed) => seed,
+        None => getrandom::u64().context("the kernel gives no random numbers")?,
+    };
     state.hash_seed = Some(seed);
     state.save(&config.state_file)?;
     Ok(seed)
@@ -247,6 +260,40 @@ fn raise_descriptors() {
     });
     if let Err(error) = raised {
         tracing::warn!("can't raise the limit of open files (ulimit -n): {error}");
+    }
+}
+
+/// Has backends leave of which only the maps know: the state file that knew them was lost, and
+/// their flows weren't. What the operator should hear of it.
+fn adopt(history: &mut History, services: &[ServiceConfig], actual: &Actual) -> Option<String> {
+    let mut adopted = Vec::new();
+    for (id, present) in &actual.services {
+        let key = present.entry.key;
+        let service = services.iter().find(|service| service.key == key);
+        let Some(service) = service.filter(|s| s.affinity != Affinity::Packet) else { continue };
+        for record in actual.backends.values().filter(|record| record.service == id.0) {
+            let backend = backend_key(record);
+            let serves = service.backends.iter().any(|serving| serving.key == backend);
+            if !serves && history.adopt(key, backend, forward(record)) {
+                adopted.push(format!("{backend} of service {:?}", service.name));
+            }
+        }
+    }
+    (!adopted.is_empty()).then(|| {
+        format!(
+            "neither config nor state file know backends that may have flows; they leave as the \
+             flows end: {}",
+            adopted.join(", ")
+        )
+    })
+}
+
+/// How a record's packets travel.
+fn forward(record: &BackendRecord) -> Option<Forward> {
+    match Kind::try_from(record.kind).ok()? {
+        Kind::L2 => Some(Forward::L2),
+        Kind::Ipv4 | Kind::Ipv6 => Some(Forward::Ipip),
+        Kind::GueIpv4 | Kind::GueIpv6 => Some(Forward::Gue),
     }
 }
 

@@ -22,10 +22,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use lb_common::{
-    hash::Keys,
-    ring::{FULL, Member, Ring, member_key},
-};
+use lb_common::ring::{FULL, Member, Ring, member_key};
 
 use crate::{
     agent::room,
@@ -100,7 +97,7 @@ fn open(capacity: Capacity) -> anyhow::Result<DataPlane> {
         flow_capacity: FLOW_CAPACITY,
         // Every flow of a moving slot has a record.
         flow_budget: Some(u32::MAX),
-        keys: Keys::from_seed(0x5eed_5eed_5eed_5eed),
+        hash_seed: 0x5eed_5eed_5eed_5eed,
         trace: false,
     })?)
 }

@@ -119,6 +119,17 @@ pub(super) fn pinned_capacity(directory: &Path) -> Result<(Capacity, u32), Strin
     Ok((capacity, flows))
 }
 
+/// The directory of the maps pinned there.
+///
+/// # Errors
+/// It isn't there, or is of another make.
+pub(super) fn pinned_directory(tables: &Path) -> Result<Directory, Error> {
+    let path = tables.join("directory");
+    let data = MapData::from_pin(&path)
+        .map_err(|error| Error::library(format!("open the map {}", path.display()), error))?;
+    mapping("directory", &data, 1).and_then(|directory: MappedArray<_>| directory.read(0))
+}
+
 impl Length {
     fn of(self, capacity: Capacity, flows: u32) -> u32 {
         match self {
@@ -256,6 +267,14 @@ fn mapped<T: Plain>(
     bytes: &mut u64,
 ) -> Result<MappedArray<T>, Error> {
     let data = take_data(object, name, bytes)?;
+    mapping(name, &data, len)
+}
+
+fn mapping<T: Plain>(
+    name: &'static str,
+    data: &MapData,
+    len: u32,
+) -> Result<MappedArray<T>, Error> {
     // By its descriptor: to ask by number takes CAP_SYS_ADMIN.
     let info =
         data.info().map_err(|error| Error::library(format!("describe the map {name}"), error))?;

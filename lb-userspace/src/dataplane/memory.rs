@@ -192,7 +192,7 @@ mod tests {
     fn parts_stay_where_they_belong() {
         let mut array = array::<Directory>(1);
         let half = array.get(0).unwrap().halves[0];
-        let offset = 8 + size_of::<Half>();
+        let offset = std::mem::offset_of!(Directory, halves) + size_of::<Half>();
         array.write_part(0, offset, &Half { service_seed: 7, ..half }).unwrap();
         array.write_u32(0, 4, 1).unwrap();
         let directory = array.read(0).unwrap();

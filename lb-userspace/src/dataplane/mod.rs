@@ -24,6 +24,7 @@ mod xdp_state;
 
 use std::{
     collections::BTreeSet,
+    mem::offset_of,
     ops::Deref,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
@@ -82,10 +83,17 @@ pub(crate) struct Options {
     pub(crate) flow_capacity: u32,
     /// New records that each CPU may make in a second; `None` follows the capacity.
     pub(crate) flow_budget: Option<u32>,
-    /// Keys of the flow hash.
-    pub(crate) keys: Keys,
+    /// Seed of the flow hash.
+    pub(crate) hash_seed: u64,
     /// Record the outcome of each packet, for [`DataPlane::test_run`].
     pub(crate) trace: bool,
+}
+
+/// The seed by which the program that is pinned there spreads flows; `None` where none is, or one
+/// of another make.
+pub(crate) fn pinned_hash_seed(pin_path: &Path) -> Option<u64> {
+    let directory = maps::pinned_directory(&pin_path.join(pins::TABLES)).ok()?;
+    (directory.version == VERSION).then_some(directory.hash_seed)
 }
 
 /// The loaded program with its maps and links.
@@ -93,6 +101,8 @@ pub(crate) struct Options {
 /// When it is dropped, what is pinned stays and goes on; [`DataPlane::remove`] ends it.
 pub(crate) struct DataPlane {
     options: Options,
+    /// Those of the options' seed.
+    keys: Keys,
     pins: Option<Pins>,
     program: Program,
     maps: Maps,
@@ -133,6 +143,9 @@ impl DataPlane {
             plane.links.take(plane.program.fd()?.as_fd(), pins, &mut plane.notices)?;
         }
         plane.pin_program()?;
+        // Once the program in force has its keys.
+        let seed = plane.options.hash_seed;
+        plane.maps.directory.write_part(0, offset_of!(Directory, hash_seed), &seed)?;
         plane.grow(plane.options.capacity)?;
         Ok(plane)
     }
@@ -181,6 +194,7 @@ impl DataPlane {
         (capacity, flow_capacity): (Capacity, u32),
     ) -> Self {
         Self {
+            keys: Keys::from_seed(options.hash_seed),
             options,
             pins,
             program,
@@ -321,7 +335,7 @@ impl DataPlane {
 /// The running tables, for `balance` on the host.
 impl Tables for DataPlane {
     fn keys(&self) -> &impl lb_common::hash::KeySource {
-        &self.options.keys
+        &self.keys
     }
 
     fn directory(&self) -> Option<&Directory> {
@@ -380,7 +394,8 @@ fn load(
         }
     }
     let trace = u32::from(options.trace);
-    loader.override_global("HASH_KEYS", &options.keys.0, true);
+    let keys = Keys::from_seed(options.hash_seed);
+    loader.override_global("HASH_KEYS", &keys.0, true);
     loader.override_global("TRACE", &trace, true);
     let budget = match options.flow_budget {
         Some(budget) => {
@@ -432,7 +447,7 @@ fn no_program(name: &str) -> Error {
 /// Writes an empty directory, and the version last.
 fn init(maps: &mut Maps) -> Result<(), Error> {
     let empty = directory_builder::build(&[])?;
-    let directory = Directory { version: 0, active: 0, halves: [empty.half; 2] };
+    let directory = Directory { version: 0, active: 0, hash_seed: 0, halves: [empty.half; 2] };
     maps.directory.write(0, &directory)?;
-    maps.directory.write_u32(0, std::mem::offset_of!(Directory, version), VERSION)
+    maps.directory.write_u32(0, offset_of!(Directory, version), VERSION)
 }

@@ -25,6 +25,8 @@ use super::{error::Error, sys};
 const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 /// Where distributions mount it.
 const MOUNT_POINT: &str = "/sys/fs/bpf";
+/// In the pin path: names the directory of the maps in force.
+pub(super) const TABLES: &str = "tables";
 /// Where iproute2 keeps named network namespaces.
 const NAMESPACES: &str = "/run/netns";
 
@@ -75,7 +77,7 @@ impl Pins {
 
     /// The directory of the maps in force.
     pub(super) fn tables(&self) -> Result<Option<PathBuf>, Error> {
-        let link = self.path.join("tables");
+        let link = self.path.join(TABLES);
         match fs::read_link(&link) {
             Ok(target) => Ok(Some(self.path.join(target))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -14,7 +14,6 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use lb_common::{
-    hash::Keys,
     id::{BackendId, ServiceId},
     layout::TraceRecord,
     verdict::DropReason,
@@ -169,7 +168,7 @@ impl Replay {
             flow_capacity: 1,
             flow_budget: None,
             // The agent would choose a random one; the same input shall give the same output.
-            keys: Keys::from_seed(config.hash_seed.unwrap_or(0)),
+            hash_seed: config.hash_seed.unwrap_or(0),
             trace: true,
         })?;
         let mut actual = plane.actual()?;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use crate::{
     config::{BackendConfig, BackendSpec, ServiceConfig, is_ring_size},
-    model::{BackendKey, FormerMember, FormerRing, ServiceKey},
+    model::{BackendKey, FormerMember, FormerRing, Forward, ServiceKey},
 };
 
 /// Rings kept of a service: its first, whose flows may be the oldest, and the last of the others.
@@ -211,6 +211,27 @@ impl History {
         known
     }
 
+    /// Notes a backend of which nothing is known here, but that it may have flows. Whether that is
+    /// so: `false` if it was known.
+    pub fn adopt(
+        &mut self,
+        service: ServiceKey,
+        backend: BackendKey,
+        forward: Option<Forward>,
+    ) -> bool {
+        let past = self.services.entry(text(service)).or_default();
+        if past.members().any(|member| member.key() == Some(backend)) {
+            return false;
+        }
+        let backend = BackendSpec {
+            address: backend.to_string(),
+            forward: forward.map(|forward| forward.to_string()),
+            ..BackendSpec::default()
+        };
+        past.leaving.push(Member { backend, live: FULL, removed: false });
+        true
+    }
+
     /// Forgets services that are no more. Whether there were any.
     pub fn retain(&mut self, services: &[ServiceConfig]) -> bool {
         let keys: BTreeSet<String> = services.iter().map(|service| text(service.key)).collect();
@@ -330,6 +351,18 @@ mod tests {
         assert_eq!(rings[RINGS - 1].members[0].live_permille, 99);
         assert!(history.retain(&[]));
         assert_eq!(history, History::default());
+    }
+
+    #[test]
+    fn who_is_unknown_is_adopted_and_leaves() {
+        let mut history = History::default();
+        history.note(&service(AB), 251, 1, |_| 1000);
+        history.forget(service(AB).key, key(2));
+        let mut adopt = |last| history.adopt(service(AB).key, key(last), Some(Forward::Gue));
+        assert_eq!([1, 2, 3, 3].map(&mut adopt), [false, false, true, false]);
+        let leaving = history.leaving(&service(A));
+        assert_eq!(leaving.len(), 1);
+        assert_eq!((leaving[0].key, leaving[0].forward), (key(3), Some(Forward::Gue)));
     }
 
     /// 3 was added and removed; then others' health changes, many times.

@@ -54,6 +54,38 @@ fn a_killed_agent_leaves_every_connection_served() -> Result<()> {
     unbroken(&streams.close(), None)
 }
 
+/// All that isn't in the config any more is in the maps: the seed, the rings, whom flows live with.
+#[test]
+fn flows_outlive_a_state_file_that_is_lost_or_damaged() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::OneSegment, Forward::L2, 3)?;
+    let mut agent = Agent::start(&scene.lab.balancer.namespace, &scene.settings(V4, 2))?;
+    let third = scene.address(V4, 2);
+    agent.call(&["backend", "add", WEB, &third])?;
+    scene.served_by(V4, &["b1", "b2", "b3"])?;
+    let web = V4.vip_port(HTTP_PORT);
+    let streams = Streams::open(&scene.lab.client.namespace, web, STREAMS)?;
+    let state = agent.state_file();
+
+    agent.kill()?;
+    let text = fs::read_to_string(&state)?;
+    let damaged = text.replace("\"ring_size\": 65537", "\"ring_size\": 4294967295");
+    ensure!(damaged != text, "no ring in {text}");
+    fs::write(&state, damaged)?;
+    agent.launch(&[])?;
+    streams.progress(10)?;
+    scene.served_by(V4, &["b1", "b2", "b3"])?;
+    ensure!(agent.status()?.to_string().contains("a former ring"), "{}", agent.status()?);
+
+    agent.kill()?;
+    fs::remove_file(&state)?;
+    agent.launch(&[])?;
+    streams.progress(10)?;
+    scene.served_by(V4, &["b1", "b2"])?;
+    ensure!(agent.status()?.to_string().contains(&third), "{}", agent.status()?);
+    unbroken(&streams.close(), None)
+}
+
 #[test]
 fn sigterm_detaches_and_keep_does_not() -> Result<()> {
     need_root!();

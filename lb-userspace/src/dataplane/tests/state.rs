@@ -10,7 +10,7 @@ use lb_common::{
 
 use super::world::*;
 use crate::{
-    dataplane::{Action, Counters, DataPlane, Error, run::TestRun},
+    dataplane::{Action, Counters, DataPlane, Error, Options, run::TestRun},
     plan::{Actual, Capacity, Change},
 };
 
@@ -122,6 +122,27 @@ fn a_new_agent_takes_over_what_is_in_force() {
         apply(&mut plane, &[backend(1, 21), backend(1, 22)]);
         assert_eq!(plane.actual().unwrap().backends[&BackendId(1)].address[15], 22);
         plane.remove().unwrap();
+    });
+}
+
+/// A new agent has it from there, where nothing else tells.
+#[test]
+fn the_seed_is_found_where_the_program_is_pinned() {
+    run("seed", |world| {
+        let seed = || crate::dataplane::pinned_hash_seed(&world.pins);
+        assert_eq!(seed(), None);
+        let mut plane = world.open();
+        assert_eq!(seed(), Some(1));
+        plane.grow(Capacity { slots: 70_000, ..CAPACITY }).unwrap();
+        assert_eq!(seed(), Some(1));
+        drop(plane);
+        let open = || DataPlane::open(Options { hash_seed: u64::MAX, ..world.options() });
+        let mut plane = eventually(|| open().ok());
+        assert_eq!(seed(), Some(u64::MAX));
+        plane.maps.directory.write_u32(0, offset_of!(Directory, version), VERSION + 1).unwrap();
+        assert_eq!(seed(), None);
+        plane.remove().unwrap();
+        assert_eq!(seed(), None);
     });
 }
 

@@ -8,7 +8,6 @@ use std::{
 };
 
 use lb_common::{
-    hash::Keys,
     id::{BackendId, ServiceId},
     layout::{Affinity, BackendRecord, Kind, Slot},
     ring::{Member, Ring, member_key},
@@ -86,7 +85,7 @@ impl World {
             capacity: CAPACITY,
             flow_capacity: 1 << 16,
             flow_budget: None,
-            keys: Keys::from_seed(1),
+            hash_seed: 1,
             trace: true,
         }
     }
