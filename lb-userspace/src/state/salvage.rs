@@ -61,8 +61,8 @@ fn piece(path: &[Step]) -> usize {
         ("overrides", "backends") => 4,
         // One of those that were added or removed.
         ("overrides", _) => 3,
-        // A service, its rings or leaving backends, one of these.
-        ("history", _) => 4,
+        // A service, its rings or leaving backends, one of these; or its backends, one of these.
+        ("history" | "discovered", _) => 4,
         _ => 1,
     }
 }
@@ -105,6 +105,9 @@ impl fmt::Display for Lost {
             }
             [Key(part), Key(service), ..] if part == "history" => {
                 write!(f, "former rings of {service}")?;
+            }
+            [Key(part), Key(service), ..] if part == "discovered" => {
+                write!(f, "what a source told of service {service:?}")?;
             }
             [Key(part), ..] => write!(f, "{part}")?,
             _ => write!(f, "all")?,
