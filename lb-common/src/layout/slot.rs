@@ -84,8 +84,13 @@ impl Slot {
         if owner == current {
             return self;
         }
-        if self == Self::VACANT || previous == BackendId::NONE {
+        if self == Self::VACANT {
             return Self::stable(owner);
+        }
+        // Nobody has flows without a record; some may live on by theirs.
+        if previous == BackendId::NONE {
+            let elder = if self.elder() == owner { BackendId::NONE } else { self.elder() };
+            return Self::moving(owner, owner, elder);
         }
         let fits = |id: &BackendId| *id != BackendId::NONE && *id != owner && *id != previous;
         let elder = [self.elder(), current].into_iter().find(fits);
@@ -102,8 +107,8 @@ impl Slot {
         Self::moving(self.current(), self.current(), self.previous())
     }
 
-    /// The slot without backends that are gone: `lives` tells of the others. What has no owner
-    /// and no flows any more is vacant.
+    /// The slot without backends that are gone: `lives` tells of the others. One that moves goes
+    /// on moving: flows of those between may live by their records.
     #[must_use]
     pub fn without_gone(self, lives: impl Fn(BackendId) -> bool) -> Self {
         let kept =
@@ -114,7 +119,6 @@ impl Slot {
         }
         let elder = kept(self.elder());
         match kept(self.previous()) {
-            BackendId::NONE if current == BackendId::NONE => Self::VACANT,
             BackendId::NONE => Self::moving(current, current, elder),
             previous => Self::moving(current, previous, elder),
         }
@@ -195,7 +199,7 @@ mod tests {
         let without = |slot: Slot, gone: BackendId| slot.without_gone(|id| id != gone);
         assert_eq!(without(Slot::moving(B, A, C), A), Slot::moving(B, B, C));
         assert_eq!(without(Slot::moving(B, A, C), C), Slot::moving(B, A, NONE));
-        assert_eq!(without(Slot::moving(NONE, A, C), A), Slot::VACANT);
+        assert_eq!(without(Slot::moving(NONE, A, C), A), Slot::moving(NONE, NONE, C));
         assert_eq!(without(Slot::stable(A), A), Slot::VACANT);
         assert_eq!(without(Slot::stable(A), B), Slot::stable(A));
         assert_eq!(without(Slot::moving(B, A, NONE), B), Slot::moving(NONE, A, NONE));
