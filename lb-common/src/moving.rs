@@ -114,13 +114,15 @@ fn backend(slot: Slot, flow: &MovingFlow, tables: &impl Tables) -> BackendId {
             flow.protocol != TCP && record.is_over(now, flow.idle_seconds)
         };
         let lives = owner_of(record.owner.backend, tables) == Some(record.owner);
+        if lives && !begins_anew {
+            place.set_progress(&record, now, next_state(record.state, flow));
+            return record.owner.backend;
+        }
+        // A flow that nobody takes doesn't begin: the record stays the former one's.
+        let Some(owner) = owner_of(wanted, tables) else { return wanted };
         let state = if begins_anew { FlowState::Opening } else { record.state };
         let sure = FlowRecord { unsure: record.unsure && !begins_anew, ..record };
         place.set_progress(&sure, now, next_state(state, flow));
-        if lives && !begins_anew {
-            return record.owner.backend;
-        }
-        let Some(owner) = owner_of(wanted, tables) else { return wanted };
         place.set_owner(owner);
         if !begins_anew {
             tables.count_picked_anew();
@@ -171,7 +173,8 @@ fn next_state(state: FlowState, flow: &MovingFlow) -> FlowState {
     if flow.flags & flag::RST != 0 {
         return FlowState::Reset;
     }
-    if flow.flags & flag::FIN != 0 {
+    // A SYN that ends what it opens was forged: it lasts no longer than others.
+    if flow.flags & flag::FIN != 0 && flow.flags & flag::SYN == 0 {
         return FlowState::Closing;
     }
     match state {

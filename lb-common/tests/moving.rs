@@ -315,3 +315,148 @@ proptest! {
         }
     }
 }
+
+/// A service's last backend drains; its window passes; a long-lived connection goes on. Then
+/// another backend is added.
+#[test]
+fn a_drained_services_flow_survives_a_new_backend() {
+    let mut tables = tables(Slot::stable(A));
+    set(&mut tables, Slot::stable(A).toward(NONE));
+    assert_eq!(tcp_from(&tables, 1, ACK), Ok(A));
+    // The window has passed; the record keeps the slot moving.
+    tables.now += IDLE - 1;
+    let settled = Slot::stable(A).toward(NONE).settled();
+    set(&mut tables, settled);
+    assert_eq!(tcp_from(&tables, 1, ACK), Ok(A));
+    // B is added, as plan::rings does it.
+    set(&mut tables, settled.without_gone(|_| true).toward(B));
+    assert_eq!(tcp_from(&tables, 1, ACK), Ok(A), "A lives, and so does the flow");
+}
+
+/// A and C drain, A's last flow ends and A goes; C's flows have records and C lives.
+#[test]
+fn who_goes_takes_no_other_backends_flows_along() {
+    let mut tables = tables(Slot::stable(A).toward(C));
+    assert_eq!(tcp_from(&tables, 1, SYN), Ok(C));
+    assert_eq!(tcp_from(&tables, 1, ACK), Ok(C));
+    let drained = Slot::stable(A).toward(C).toward(NONE);
+    set(&mut tables, drained);
+    assert_eq!(tcp_from(&tables, 1, ACK), Ok(C));
+    tables.now += IDLE - 1;
+    let settled = drained.settled();
+    set(&mut tables, settled);
+    assert_eq!(tcp_from(&tables, 1, ACK), Ok(C));
+    set(&mut tables, settled.without_gone(|id| id != A).toward(NONE));
+    assert_eq!(tcp_from(&tables, 1, ACK), Ok(C), "C lives, and so does the flow");
+}
+
+/// A service without owners: a port that is used again gets to the draining backend by its second
+/// SYN.
+#[test]
+fn a_syn_that_comes_again_is_no_old_flow() {
+    let tables = tables(Slot::stable(A).toward(NONE));
+    assert_eq!(tcp_from(&tables, 1, ACK), Ok(A));
+    assert_eq!(tcp_from(&tables, 1, FIN_ACK), Ok(A));
+    assert_eq!(tcp_from(&tables, 1, SYN), Err(DropReason::NoBackend));
+    assert_eq!(tcp_from(&tables, 1, SYN), Err(DropReason::NoBackend), "it is no flow of A's");
+}
+
+/// The budget of opening flows counts with 75 s for each.
+#[test]
+fn a_syn_with_fin_lives_no_longer_than_a_syn() {
+    let tables = tables(Slot::stable(A).toward(B));
+    tcp_from(&tables, 1, SYN | 0x01).unwrap();
+    assert!(only_record(&tables).state.quiet_limit(900) <= 75);
+}
+
+/// As `event`, with drains to nobody and backends that go once the agent lets them go.
+#[derive(Clone, Copy, Debug)]
+enum Upheaval {
+    /// A SYN and nothing more yet.
+    Open(u16),
+    Other(Event),
+    /// All drain.
+    Vacate,
+    /// The agent lets a backend go, and its number is given again.
+    Gone(BackendId),
+}
+
+fn upheaval() -> impl Strategy<Value = Upheaval> {
+    prop_oneof![
+        12 => event().prop_filter("budgets are another matter", |event| !matches!(event, Event::Budget(_))).prop_map(Upheaval::Other),
+        3 => (0..12u16).prop_map(Upheaval::Open),
+        1 => Just(Upheaval::Vacate),
+        2 => (1..=3u32).prop_map(|id| Upheaval::Gone(BackendId(id))),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    #[test]
+    fn no_connection_leaves_a_living_backend_when_others_go(events in prop::collection::vec(upheaval(), 1..120)) {
+        let mut tables = tables(Slot::stable(A));
+        let mut agent = Agent { slot: Slot::stable(A), since: 0 };
+        let mut connections: [Option<Connection>; 12] = [None; 12];
+        for event in events {
+            match event {
+                Upheaval::Open(port) | Upheaval::Other(Event::Connect(port)) => {
+                    if connections[usize::from(port)].is_some() { continue }
+                    let Ok(backend) = tcp_from(&tables, 100 + port, SYN) else { continue };
+                    prop_assert!(tables.backend_mut(backend).alive != 0);
+                    if matches!(event, Upheaval::Other(_)) {
+                        prop_assert_eq!(tcp_from(&tables, 100 + port, ACK), Ok(backend));
+                    }
+                    connections[usize::from(port)] = Some(Connection { backend, last: tables.now });
+                }
+                Upheaval::Other(Event::Send(port)) => {
+                    let Some(connection) = &mut connections[usize::from(port)] else { continue };
+                    if tables.now - connection.last > IDLE {
+                        connections[usize::from(port)] = None;
+                        continue;
+                    }
+                    connection.last = tables.now;
+                    prop_assert_eq!(tcp_from(&tables, 100 + port, ACK), Ok(connection.backend));
+                }
+                Upheaval::Other(Event::Move(owner)) if tables.backend_mut(owner).alive == 0 => {}
+                Upheaval::Other(Event::Move(owner)) => {
+                    let slot = agent.slot.toward(owner);
+                    agent.put(&mut tables, slot);
+                }
+                Upheaval::Vacate => {
+                    let slot = agent.slot.toward(NONE);
+                    agent.put(&mut tables, slot);
+                }
+                Upheaval::Gone(id) => {
+                    let slot = agent.slot;
+                    let busy = slot.current() == id || slot.previous() == id
+                        || tables.records().iter().any(|(_, r)| r.owner.backend == id && r.owner.generation == tables.backends[id.0 as usize].records[0].generation);
+                    if busy { continue }
+                    let slot = slot.without_gone(|other| other != id);
+                    agent.put(&mut tables, slot);
+                    tables.backend_mut(id).generation += 10;
+                    tables.backend_mut(id).alive = 1;
+                    connections.iter_mut().for_each(|c| if c.is_some_and(|c| c.backend == id && tables.now - c.last > IDLE) { *c = None });
+                    prop_assert!(connections.iter().flatten().all(|c| c.backend != id), "{:?} had flows", id);
+                }
+                Upheaval::Other(Event::Turn(id)) => {
+                    let record = tables.backend_mut(id);
+                    record.alive = 1 - record.alive;
+                    if record.alive == 0 {
+                        connections.iter_mut().for_each(|connection| {
+                            if connection.is_some_and(|c| c.backend == id) { *connection = None; }
+                        });
+                        if agent.slot.current() == id {
+                            let living = [A, B, C].into_iter().find(|&id| tables.backend_mut(id).alive != 0);
+                            let slot = agent.slot.toward(living.unwrap_or(NONE));
+                            agent.put(&mut tables, slot);
+                        }
+                    }
+                }
+                Upheaval::Other(Event::Wait(seconds)) => tables.now += seconds,
+                Upheaval::Other(Event::Sweep) => agent.sweep(&mut tables),
+                Upheaval::Other(Event::Budget(_)) => {}
+            }
+        }
+    }
+}
