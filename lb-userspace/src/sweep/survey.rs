@@ -49,8 +49,8 @@ pub struct Survey {
     pub unsure: HashSet<u32>,
 }
 
-/// Records of stable slots are of no more use, but one that is younger than this may be of a slot
-/// that began to move since.
+/// A record that is younger than this may be of a slot, a service or a backend that the plan
+/// doesn't know yet: of a slot that has begun to move since, or of a number given anew.
 const FRESH_SECONDS: u32 = 3;
 
 impl Survey {
@@ -67,17 +67,19 @@ impl Survey {
     }
 
     fn count(&mut self, plan: &SurveyPlan, key: &FlowKey, record: &FlowRecord) -> bool {
-        let Some(extent) = plan.services.get(&ServiceId(key.service)) else { return false };
+        let fresh = record.quiet_seconds(plan.now) < FRESH_SECONDS;
+        let Some(extent) = plan.services.get(&ServiceId(key.service)) else { return fresh };
         let owner = record.owner;
-        if plan.generations.get(&owner.backend) != Some(&owner.generation)
-            || record.is_over(plan.now, extent.idle_seconds)
-        {
+        if plan.generations.get(&owner.backend) != Some(&owner.generation) {
+            return fresh;
+        }
+        if record.is_over(plan.now, extent.idle_seconds) {
             return false;
         }
         let index = extent.ring_start + reduce(u64::from(record.hash) << 32, extent.ring_size);
         let moves = plan.moving.get(index as usize).is_some_and(|&moves| moves);
         if !moves {
-            return record.quiet_seconds(plan.now) < FRESH_SECONDS;
+            return fresh;
         }
         self.records += 1;
         *self.by_backend.entry(owner.backend).or_default() += 1;
@@ -157,5 +159,17 @@ mod tests {
     fn fresh_records_stay() {
         let fresh = FlowRecord { seen: 10_001, ..record(1, 0, 0) };
         assert!(Survey::new(&plan()).visit(&plan(), &key(1), &fresh));
+    }
+
+    /// So may a backend or a service have come, and a number been given again.
+    #[test]
+    fn a_fresh_record_of_a_new_backend_stays() {
+        let new = FlowRecord { seen: 10_001, ..record(3, 0, 2) };
+        assert!(Survey::new(&plan()).visit(&plan(), &key(1), &new), "of a new backend");
+        // A number that was given again: another generation.
+        let again = FlowRecord { seen: 10_001, ..record(2, 8, 2) };
+        assert!(Survey::new(&plan()).visit(&plan(), &key(1), &again), "of a number given again");
+        let of_service = FlowRecord { seen: 10_001, ..record(1, 0, 2) };
+        assert!(Survey::new(&plan()).visit(&plan(), &key(2), &of_service), "of a new service");
     }
 }
