@@ -80,6 +80,8 @@ impl Agent {
         }
         if self.flows.transition.is_over() {
             self.settle_histories();
+            // Where nothing moves, no survey tells that nothing is left to wait for.
+            self.let_go();
         }
         let idle = self.flows.transition.is_over() && self.flows.survey.kept == 0;
         if !idle && !self.flows.surveying && Instant::now() >= self.flows.next {
@@ -92,10 +94,12 @@ impl Agent {
 
     fn read_flow_counters(&mut self) -> Result<(), dataplane::Error> {
         let counters = self.plane.flow_counters()?;
-        // One packet alone may have been forged; the next one gets the flow its record.
-        let lost = |counters: &FlowCounters| counters.over_budget_again + counters.table_full;
+        let lost = |counters: &FlowCounters| counters.over_budget + counters.table_full;
         if lost(&counters) > lost(&self.flows.counters) {
             self.flows.transition.note_unrecorded(dataplane::now());
+        }
+        if counters.over_budget_opening > self.flows.counters.over_budget_opening {
+            self.flows.transition.note_unrecorded_opening(dataplane::now());
         }
         self.flows.counters = counters;
         Ok(())
@@ -142,6 +146,11 @@ impl Agent {
             }
         };
         self.flows.next = Instant::now() + REST * took;
+        // What got no record since the last look is open as well.
+        if let Err(error) = self.read_flow_counters() {
+            tracing::error!("{error}");
+            return;
+        }
         let slots = self.flows.transition.rest(&self.actual, &survey, dataplane::now());
         self.flows.survey = survey;
         if !slots.is_empty() {
@@ -192,6 +201,9 @@ impl Agent {
 
     /// Tells of draining backends that are done, and forgets leaving ones that are.
     fn let_go(&mut self) {
+        if !self.awaits_departures() {
+            return;
+        }
         let busy = self.busy();
         let done = |service: &ServiceConfig, key: BackendKey| {
             self.backend_id(service.key, key).is_none_or(|id| !busy.contains(&id))
@@ -233,11 +245,29 @@ impl Agent {
         self.take_effect();
     }
 
+    /// Whether any backend may be found done.
+    fn awaits_departures(&self) -> bool {
+        !self.flows.leaving.is_empty() || self.effective.draining.len() != self.flows.drained.len()
+    }
+
     /// Backends that flows may live with.
     pub(super) fn busy(&self) -> BTreeSet<BackendId> {
         let mut busy = self.flows.transition.busy(&self.actual, &self.flows.survey);
-        busy.extend(self.flows.survey.by_backend.keys().copied());
+        // The records of slots that are at rest are of no more use.
+        if !self.flows.transition.is_over() {
+            busy.extend(self.flows.survey.by_backend.keys().copied());
+        }
         busy
+    }
+
+    /// Forgets what was found of backends that don't drain any more.
+    pub(super) fn forget_undrained(&mut self) {
+        let names = self.effective.services.iter().map(|service| (service.key, &service.name));
+        let names: BTreeMap<_, _> = names.collect();
+        let draining = &self.effective.draining;
+        self.flows.drained.retain(|(service, backend)| {
+            names.get(service).is_some_and(|&name| draining.contains(&(name.clone(), *backend)))
+        });
     }
 
     /// Whether a backend that takes no new flows has none left.

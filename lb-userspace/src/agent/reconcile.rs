@@ -26,6 +26,7 @@ impl Agent {
     pub(super) fn watch_effective(&mut self) {
         self.follow_sources();
         self.flows.leaving = self.leaving();
+        self.forget_undrained();
         self.next_hops.serve_on(self.config.interfaces.iter().cloned().collect());
         self.next_hops.want(self.addresses().collect());
         let alive = self.alive();

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use lb_common::{id::BackendId, layout::Slot};
+use lb_common::{
+    id::{BackendId, ServiceId},
+    layout::{Kind, Slot},
+};
 
 use super::Survey;
 use crate::plan::{Actual, ActualService, Change};
@@ -23,7 +26,13 @@ pub struct Transition {
     moving: usize,
     /// When a packet of an open flow last got no record, although it should have one.
     unrecorded: u32,
+    /// When a packet that opens a flow last got none.
+    unrecorded_opening: u32,
 }
+
+/// How long a handshake may take whose SYN got no record, and went where its next packet goes
+/// without one: as long as a record of it would last.
+const HANDSHAKE_SECONDS: u32 = 75;
 
 const STABLE: u32 = u32::MAX;
 
@@ -82,6 +91,11 @@ impl Transition {
         self.unrecorded = now;
     }
 
+    /// An opening flow got no record: no slot settles before its handshake is over.
+    pub fn note_unrecorded_opening(&mut self, now: u32) {
+        self.unrecorded_opening = now;
+    }
+
     /// Whether any slot moves.
     pub fn is_over(&self) -> bool {
         self.moving == 0
@@ -96,13 +110,18 @@ impl Transition {
     ///
     /// First a slot is settled, when every flow of `previous` that lives has a record; then, when
     /// a later survey finds no record that names another than the current owner, it is stable.
+    ///
+    /// Where flows are unsure and the second chance finds their backends (`gue`), a slot waits
+    /// until these have ended. It waits for the window also where it begins settled: its elder's
+    /// flows have no records yet.
     pub fn rest(&self, actual: &Actual, survey: &Survey, now: u32) -> Vec<(u32, Slot)> {
         let mut slots = Vec::new();
         let mut seen = BTreeSet::new();
-        for service in actual.services.values() {
+        for (id, service) in &actual.services {
             // Several services may share a ring.
             if seen.insert(service.entry.ring_start) {
-                slots.extend(self.rest_of(service, survey, now));
+                let by_chance = has_second_chance(actual, *id);
+                slots.extend(self.rest_of(service, by_chance, survey, now));
             }
         }
         slots
@@ -113,12 +132,15 @@ impl Transition {
     pub fn busy(&self, actual: &Actual, survey: &Survey) -> BTreeSet<BackendId> {
         let mut busy = BTreeSet::new();
         let mut last = Slot::VACANT;
-        for service in actual.services.values() {
+        for (id, service) in &actual.services {
+            let by_chance = has_second_chance(actual, *id);
             for (index, &slot) in (service.entry.ring_start..).zip(&service.ring) {
-                let since = self.since.get(index as usize).copied().unwrap_or(0);
-                if slot.elder() != BackendId::NONE
-                    && survey.began <= since.saturating_add(SLACK_SECONDS)
+                if slot.elder() == BackendId::NONE {
+                    // Nobody to ask about.
+                } else if survey.began <= self.since(index).saturating_add(SLACK_SECONDS)
+                    || by_chance && self.unsure.contains(&index)
                 {
+                    // An unsure flow of the elder's has a record that names another.
                     busy.insert(slot.elder());
                 }
                 // Runs of equal slots are common where little moves.
@@ -131,16 +153,24 @@ impl Transition {
         busy
     }
 
+    fn since(&self, index: u32) -> u32 {
+        self.since.get(index as usize).copied().unwrap_or(0)
+    }
+
     fn rest_of(
         &self,
         service: &ActualService,
+        by_chance: bool,
         survey: &Survey,
         now: u32,
     ) -> impl Iterator<Item = (u32, Slot)> {
         let idle = service.entry.idle_seconds;
         (service.entry.ring_start..).zip(&service.ring).filter_map(move |(index, &slot)| {
             let since = *self.since.get(index as usize).filter(|&&since| since != STABLE)?;
-            if self.unsure.contains(&index) && survey.unsure.contains(&index) {
+            let unsure = by_chance && self.unsure.contains(&index);
+            let begin = since.max(self.unrecorded);
+            let quiet_end = begin.saturating_add(idle).saturating_add(SLACK_SECONDS);
+            if unsure && (survey.unsure.contains(&index) || survey.began <= quiet_end) {
                 return None;
             }
             let after = if slot.is_settled() {
@@ -149,18 +179,24 @@ impl Transition {
                 let alone = survey.owners.get(&index).is_none_or(alone);
                 if surveyed && alone { Slot::stable(slot.current()) } else { slot }
             } else {
-                let begin = since.max(self.unrecorded);
-                let over = now > begin.saturating_add(idle).saturating_add(SLACK_SECONDS);
-                if over { slot.settled() } else { slot }
+                let opened = self.unrecorded_opening.saturating_add(HANDSHAKE_SECONDS);
+                if now > quiet_end.max(opened) { slot.settled() } else { slot }
             };
             (after != slot).then_some((index, after))
         })
     }
 }
 
+/// Whether a backend of the service passes on what belongs to another.
+fn has_second_chance(actual: &Actual, id: ServiceId) -> bool {
+    let gue = [Kind::GueIpv4, Kind::GueIpv6].map(|kind| kind as u8);
+    let mut backends = actual.backends.values().filter(|record| record.service == id.0);
+    backends.any(|record| gue.contains(&record.kind))
+}
+
 #[cfg(test)]
 mod tests {
-    use lb_common::{id::ServiceId, layout::Affinity};
+    use lb_common::layout::{Affinity, BackendRecord};
 
     use super::*;
     use crate::{
@@ -185,6 +221,13 @@ mod tests {
         };
         let service = ActualService { entry, ring: ring.to_vec() };
         Actual { services: [(ServiceId(1), service)].into(), ..Actual::default() }
+    }
+
+    /// The same, with backends that pass on what isn't theirs.
+    fn actual_of_gue(ring: &[Slot]) -> Actual {
+        let record =
+            BackendRecord { service: 1, kind: Kind::GueIpv4 as u8, ..BackendRecord::VACANT };
+        Actual { backends: [(A, record)].into(), ..actual(ring) }
     }
 
     fn survey(began: u32, owners: &[(u32, &[BackendId])]) -> Survey {
@@ -243,12 +286,25 @@ mod tests {
         assert_eq!(rest, [(5, Slot::stable(A))]);
     }
 
+    /// A SYN without a record went where its ACK will go: to whom it does, until then.
+    #[test]
+    fn a_handshake_without_a_record_holds_a_slot() {
+        let actual = actual(&[Slot::stable(A).toward(B)]);
+        let mut transition = Transition::of(&actual, 1000);
+        let late = 1000 + IDLE + SLACK_SECONDS + 1;
+        transition.note_unrecorded_opening(late - 1);
+        assert_eq!(transition.rest(&actual, &survey(late, &[]), late), []);
+        let later = late + HANDSHAKE_SECONDS;
+        let settled = [(5, Slot::moving(B, B, A))];
+        assert_eq!(transition.rest(&actual, &survey(later, &[]), later), settled);
+    }
+
     /// From the history, a slot has flows whose records may name the wrong one of its owners: it
     /// keeps all of these until such flows have ended.
     #[test]
     fn a_slot_out_of_the_history_waits_for_its_unsure_flows() {
         let slot = Slot::moving(C, A, B);
-        let actual = actual(&[slot]);
+        let actual = actual_of_gue(&[slot]);
         let mut transition = Transition::default();
         transition.note(&Change::SetSlots { slots: vec![(5, slot)] }, 1000);
         let late = 2000;
@@ -272,5 +328,49 @@ mod tests {
         let transition = Transition::of(&actual, 1000);
         let rest = transition.rest(&actual, &survey(1010, &[]), 1010);
         assert_eq!(rest, [(5, Slot::VACANT)]);
+    }
+
+    /// Out of the history (A, then B, then A again) or a resized ring (most of its hashes are A's,
+    /// some are B's): B's flows have no records yet, and may be quiet for as long as any.
+    #[test]
+    fn a_slot_that_begins_settled_waits_for_quiet_flows() {
+        let slot = Slot::stable(A).toward(B).toward(A);
+        let actual = actual_of_gue(&[slot]);
+        let mut transition = Transition::default();
+        transition.note(&Change::SetSlots { slots: vec![(5, slot)] }, 1000);
+        let soon = 1000 + SLACK_SECONDS + 1;
+        assert_eq!(transition.rest(&actual, &survey(soon, &[]), soon), []);
+        let late = soon + IDLE;
+        let rest = transition.rest(&actual, &survey(late, &[]), late);
+        assert_eq!(rest, [(5, Slot::stable(A))]);
+    }
+
+    /// B owned the slot between A and C, and is known from the history alone: no record of its
+    /// flows names it, also where they speak (the balancer sends them to A, whose decapsulation
+    /// sends them on).
+    #[test]
+    fn an_elder_out_of_the_history_is_busy() {
+        let slot = Slot::moving(C, A, B);
+        let actual = actual_of_gue(&[slot]);
+        let mut transition = Transition::default();
+        transition.note(&Change::SetSlots { slots: vec![(5, slot)] }, 1000);
+        let unsure = Survey {
+            unsure: [5].into(),
+            by_backend: [(A, 1)].into(),
+            ..survey(1010, &[(5, &[A])])
+        };
+        assert!(transition.busy(&actual, &unsure).contains(&B));
+    }
+
+    /// The agent was restarted while a slot had returned to A. A's connections have records, whose
+    /// first packets were no SYNs, and which name the current owner. Without the second chance,
+    /// nobody can live with another than the record's.
+    #[test]
+    fn a_slot_rests_after_a_restart_while_its_owners_flows_live() {
+        let actual = actual(&[Slot::stable(A).toward(B).toward(A)]);
+        let transition = Transition::of(&actual, 1000);
+        let late = 1000 + 100 * IDLE;
+        let home = Survey { unsure: [5].into(), ..survey(late, &[(5, &[A])]) };
+        assert_eq!(transition.rest(&actual, &home, late), [(5, Slot::stable(A))]);
     }
 }
