@@ -208,6 +208,8 @@ impl Agent {
                     }
                     self.reconcile();
                 }
+                // Before commands: whoever asks all the time doesn't hold up what it is for.
+                _ = tick.tick() => self.tick(),
                 Some(command) = inputs.commands.recv() => self.command(command),
                 Some(findings) = inputs.discovery.recv() => self.found(findings),
                 () = reached(lease_end) => self.leases_over(),
@@ -218,7 +220,6 @@ impl Agent {
                     self.reconcile();
                 }
                 () = inputs.config.changed() => self.reload(),
-                _ = tick.tick() => self.tick(),
             }
             // Behind everything that packets wait for.
             self.save_history();

@@ -3,7 +3,7 @@
 
 use std::{io, os::fd::OwnedFd};
 
-use aya::util::nr_cpus;
+use aya::util::online_cpus;
 use lb_common::layout::{FlowCounters, FlowKey, FlowRecord, FlowWords};
 
 use super::{DataPlane, Error, maps::Value, sys};
@@ -30,10 +30,11 @@ pub(super) struct Budget {
 
 impl Budget {
     pub(super) fn of(flow_capacity: u32) -> Result<Self, Error> {
-        let cpus = nr_cpus().map_err(|(path, error)| {
-            Error::kernel(format!("read the number of CPUs from {path}"), error)
+        // Not of those that a machine may get one day: virtual machines often have room for many.
+        let cpus = online_cpus().map_err(|(path, error)| {
+            Error::kernel(format!("read which CPUs are there from {path}"), error)
         })?;
-        Ok(Self::each(flow_capacity, cpus as u32))
+        Ok(Self::each(flow_capacity, cpus.len() as u32))
     }
 
     fn each(flow_capacity: u32, cpus: u32) -> Self {
