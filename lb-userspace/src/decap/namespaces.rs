@@ -1,5 +1,7 @@
 //! The network namespaces that `--netns` names: their numbers, as containers come and go.
 
+use std::{collections::BTreeMap, io};
+
 use lb_common::layout::{NAMESPACES, Namespaces as Numbers};
 
 use crate::network::{NamespaceError, Namespaces as Kernel};
@@ -8,6 +10,8 @@ use crate::network::{NamespaceError, Namespaces as Kernel};
 #[derive(Default)]
 pub(super) struct Namespaces {
     kernel: Option<Kernel>,
+    /// The number that each name was found with last.
+    known: BTreeMap<String, u32>,
     numbers: Numbers,
     /// Why one of them is missing, as it was said last.
     trouble: Option<String>,
@@ -24,9 +28,18 @@ impl Namespaces {
         let mut found = Vec::new();
         for name in names {
             match self.number(name).await {
-                Ok(number) => found.push(number),
-                Err(error) => trouble = Some(error),
+                Ok(number) => {
+                    self.known.insert(name.clone(), number);
+                }
+                Err(Trouble { gone, text }) => {
+                    // Connections of one that merely can't be asked now are still its own.
+                    if gone {
+                        self.known.remove(name);
+                    }
+                    trouble = Some(text);
+                }
             }
+            found.extend(self.known.get(name));
         }
         if trouble != self.trouble {
             match &trouble {
@@ -44,13 +57,26 @@ impl Namespaces {
         })
     }
 
-    async fn number(&mut self, name: &str) -> Result<u32, String> {
+    async fn number(&mut self, name: &str) -> Result<u32, Trouble> {
         let kernel = match &mut self.kernel {
             Some(kernel) => kernel,
-            none => none.insert(Kernel::open().map_err(|error| error.to_string())?),
+            none => none.insert(
+                Kernel::open().map_err(|error| Trouble { gone: false, text: error.to_string() })?,
+            ),
         };
-        kernel.number(name).await.map_err(|error: NamespaceError| error.to_string())
+        kernel.number(name).await.map_err(|error| Trouble {
+            gone: matches!(&error, NamespaceError::Open { source, .. }
+                if source.kind() == io::ErrorKind::NotFound),
+            text: error.to_string(),
+        })
     }
+}
+
+/// Why a name has no number.
+struct Trouble {
+    /// There is no such namespace any more.
+    gone: bool,
+    text: String,
 }
 
 /// In the program's form.
