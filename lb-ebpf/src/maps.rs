@@ -132,7 +132,9 @@ impl Tables for Maps {
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<impl Deref<Target = FlowPlace>> {
         // SAFETY: the place is read and written by whole words. One that is deleted meanwhile
-        // stays readable until the run is over, and a write to it then is lost, as late.
+        // stays in memory that is a place of this map. It may be given to another flow at once
+        // (Linux 6.1), whose record a run that was held up just then writes to: the agent deletes
+        // records only that were quiet for long.
         unsafe { FLOW_PLACES.get(key) }
     }
 
