@@ -179,7 +179,8 @@ impl Transition {
                 let alone = survey.owners.get(&index).is_none_or(alone);
                 if surveyed && alone { Slot::stable(slot.current()) } else { slot }
             } else {
-                let opened = self.unrecorded_opening.saturating_add(HANDSHAKE_SECONDS);
+                // Who is quiet for longer than it may is no flow, either.
+                let opened = self.unrecorded_opening.saturating_add(HANDSHAKE_SECONDS.min(idle));
                 if now > quiet_end.max(opened) { slot.settled() } else { slot }
             };
             (after != slot).then_some((index, after))
@@ -294,7 +295,7 @@ mod tests {
         let late = 1000 + IDLE + SLACK_SECONDS + 1;
         transition.note_unrecorded_opening(late - 1);
         assert_eq!(transition.rest(&actual, &survey(late, &[]), late), []);
-        let later = late + HANDSHAKE_SECONDS;
+        let later = late + HANDSHAKE_SECONDS.min(IDLE);
         let settled = [(5, Slot::moving(B, B, A))];
         assert_eq!(transition.rest(&actual, &survey(later, &[]), later), settled);
     }
