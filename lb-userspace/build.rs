@@ -4,7 +4,7 @@
 use std::{env, path::PathBuf, process::exit};
 
 /// The programs that are embedded, each from `NAME.o`.
-const PROGRAMS: [&str; 3] = ["balancer", "bench", "decap"];
+const PROGRAMS: [&str; 4] = ["balancer", "bench", "decap", "probe"];
 
 fn main() {
     println!("cargo::rerun-if-env-changed=XLB_BPF_OBJECTS");

@@ -46,6 +46,12 @@ pub const fn destination_port(ports: u32) -> u16 {
     u32::from_be(ports) as u16
 }
 
+/// The source port of ports as they lie in the packet, host order.
+#[inline(always)]
+pub const fn source_port(ports: u32) -> u16 {
+    (u32::from_be(ports) >> 16) as u16
+}
+
 /// Source and destination port, as they lie in the packet: what it takes to find the service.
 /// `offset` is the network header's.
 ///

@@ -19,6 +19,7 @@ pub mod link;
 pub mod moving;
 pub mod network;
 pub mod packet;
+pub mod probe;
 pub mod rewrite;
 #[cfg(any(test, feature = "std"))]
 pub mod ring;

@@ -1,9 +1,12 @@
-//! The frame behind an XDP context.
+//! The frame behind a program's context.
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{bpf_xdp_adjust_head, generated::bpf_xdp_get_buff_len},
-    programs::XdpContext,
+    helpers::{
+        bpf_xdp_adjust_head,
+        generated::{bpf_skb_change_head, bpf_xdp_get_buff_len},
+    },
+    programs::{TcContext, XdpContext},
 };
 use lb_common::packet::Buffer;
 
@@ -46,5 +49,50 @@ unsafe impl Buffer for XdpBuffer<'_> {
     fn grow_front(&mut self, bytes: i32) -> bool {
         // SAFETY: the helper takes the program's own context.
         unsafe { bpf_xdp_adjust_head(self.0.as_ptr().cast(), -bytes) == 0 }
+    }
+}
+
+/// The kernel's buffer of one frame, as the network stack has it.
+pub struct SkbBuffer<'c>(&'c TcContext);
+
+impl<'c> SkbBuffer<'c> {
+    /// The frame that the program was called for.
+    #[inline(always)]
+    pub const fn new(context: &'c TcContext) -> Self {
+        Self(context)
+    }
+}
+
+// SAFETY: the kernel gives the frame between `data` and `data_end` to the program for the time of
+// its run: it copies one that others have, too, before a program may write. The verifier checks
+// every access.
+unsafe impl Buffer for SkbBuffer<'_> {
+    #[inline(always)]
+    fn start(&self) -> usize {
+        self.0.data()
+    }
+
+    #[inline(always)]
+    fn end(&self) -> usize {
+        self.0.data_end()
+    }
+
+    #[inline(always)]
+    fn whole_len(&self) -> usize {
+        self.0.len() as usize
+    }
+
+    #[inline(always)]
+    fn ingress_ifindex(&self) -> u32 {
+        // SAFETY: the program's own context.
+        unsafe { (*self.0.skb.skb).ingress_ifindex }
+    }
+
+    /// There is no taking away.
+    #[inline(always)]
+    fn grow_front(&mut self, bytes: i32) -> bool {
+        let Ok(bytes) = u32::try_from(bytes) else { return false };
+        // SAFETY: the helper takes the program's own context.
+        unsafe { bpf_skb_change_head(self.0.skb.skb, bytes, 0) == 0 }
     }
 }

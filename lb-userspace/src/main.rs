@@ -17,6 +17,7 @@ mod model;
 mod network;
 mod objects;
 mod plan;
+mod probe_path;
 mod register;
 mod replay;
 mod rights;

@@ -23,6 +23,12 @@ pub(crate) const DECAP: &[u8] = {
     &OBJECT.0
 };
 
+/// The programs of probes through VIPs, in the same form.
+pub(crate) const PROBE: &[u8] = {
+    static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("XLB_BPF_OBJECT_PROBE")));
+    &OBJECT.0
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,11 +38,16 @@ mod tests {
 
     #[test]
     fn the_objects_are_aligned_elf_files_of_bpf_code() {
-        for (name, object) in [("balancer", BALANCER), ("bench", BENCH), ("decap", DECAP)] {
+        for (name, object, hook) in [
+            ("balancer", BALANCER, &b"xdp\0"[..]),
+            ("bench", BENCH, b"xdp\0"),
+            ("decap", DECAP, b"xdp\0"),
+            ("probe", PROBE, b"classifier\0"),
+        ] {
             assert_eq!(object.as_ptr() as usize % 8, 0, "{name}");
             assert_eq!(&object[..4], b"\x7fELF", "{name}");
             assert_eq!(u16::from_le_bytes([object[18], object[19]]), EM_BPF, "{name}");
-            for section in [&b".BTF\0"[..], b"xdp\0", b"license\0"] {
+            for section in [b".BTF\0", hook, b"license\0"] {
                 assert!(
                     object.windows(section.len()).any(|window| window == section),
                     "{name} has no section {}",

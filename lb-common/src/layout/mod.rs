@@ -9,6 +9,7 @@ mod counters;
 mod directory;
 mod flow;
 mod next_hop;
+mod probe;
 mod slot;
 mod trace;
 
@@ -27,6 +28,7 @@ pub use flow::{
     Glimpse, Owner,
 };
 pub use next_hop::{NAMESPACES, Namespaces, NextHop};
+pub use probe::{Endpoint, ProbePort, ProbeTarget};
 pub use slot::{BACKEND_NUMBERS, Slot};
 pub use trace::TraceRecord;
 

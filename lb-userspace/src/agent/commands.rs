@@ -198,6 +198,10 @@ impl Agent {
     /// Puts a changed state in force, or leaves everything as it was.
     fn change(&mut self, mut state: State, news: News) -> Result<(), ApiError> {
         state.overrides.prune(&self.config.services);
+        let effective = state.effective(&self.config.services);
+        self.open_probes(&effective.services).map_err(|why| {
+            ApiError::new(ErrorKind::Failed, format!("nothing was changed: {why}"))
+        })?;
         state.save(&self.config.state_file).map_err(|error| {
             ApiError::new(ErrorKind::Failed, format!("nothing was changed: {error}"))
         })?;

@@ -92,7 +92,7 @@ pub fn idle_seconds(service: &ServiceConfig) -> u32 {
 
 impl Frames {
     /// The way to a backend, as far as it is known.
-    fn route(
+    pub(super) fn route(
         &self,
         backend: &BackendConfig,
         way: Option<&Resolution>,

@@ -17,6 +17,7 @@ mod reconcile;
 mod reload;
 mod start;
 mod status;
+mod through_vip;
 mod watched;
 
 use std::{
@@ -51,6 +52,7 @@ use flows::{FlowWatch, Surveyed};
 use live::LoadReports;
 use start::Servers;
 pub use start::{Settings, capacity, room};
+use through_vip::Probes;
 
 /// From one look at what has no events of its own to the next.
 const TICK: Duration = Duration::from_secs(1);
@@ -152,6 +154,8 @@ struct Agent {
     lives: Lives,
     /// Live weights were decided once.
     lives_begun: bool,
+    /// The way of probes that go through VIPs.
+    probes: Probes,
     next_hops: NextHops,
     ways: watch::Receiver<BTreeMap<std::net::IpAddr, Resolution>>,
     interfaces: watch::Receiver<Interfaces>,
@@ -214,9 +218,13 @@ impl Agent {
                 Some(findings) = inputs.discovery.recv() => self.found(findings),
                 () = reached(lease_end) => self.leases_over(),
                 Some(end) = inputs.surveys.recv() => self.surveyed(end),
-                Ok(()) = self.ways.changed() => self.reconcile(),
+                Ok(()) = self.ways.changed() => {
+                    self.direct_probes();
+                    self.reconcile();
+                }
                 Ok(()) = self.interfaces.changed() => {
                     self.interfaces_changed();
+                    self.look_after_probes();
                     self.reconcile();
                 }
                 () = inputs.config.changed() => self.reload(),

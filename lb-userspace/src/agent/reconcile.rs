@@ -29,6 +29,7 @@ impl Agent {
         self.forget_undrained();
         self.next_hops.serve_on(self.config.interfaces.iter().cloned().collect());
         self.next_hops.want(self.addresses().collect());
+        self.direct_probes();
         let alive = self.alive();
         let mut checks = Vec::new();
         for service in &self.effective.services {
@@ -40,6 +41,7 @@ impl Agent {
                 backend: backend.key,
                 name: Arc::clone(&name),
                 check: Arc::clone(check),
+                via: self.probes.target((service.key, backend.key)),
                 // What a former agent left says how it was: an answer in time may change it.
                 known: alive.get(&(service.key, backend.key)).copied(),
             }));
@@ -52,6 +54,16 @@ impl Agent {
         let backends = self.effective.services.iter().flat_map(|service| &service.backends);
         let leaving = self.flows.leaving.values().flatten();
         backends.chain(leaving).map(|backend| backend.key.address)
+    }
+
+    /// What all backends' frames have in common.
+    pub(super) fn frames(&self) -> Frames {
+        Frames {
+            next_hop: self.config.next_hop,
+            source_ipv4: self.config.source_ipv4,
+            source_ipv6: self.config.source_ipv6,
+            interfaces: self.config.interfaces.clone(),
+        }
     }
 
     /// Backends that are no longer desired, and may have flows, by service name.
@@ -108,13 +120,12 @@ impl Agent {
     }
 
     fn try_reconcile(&mut self) -> Result<(), dataplane::Error> {
-        let frames = Frames {
-            next_hop: self.config.next_hop,
-            source_ipv4: self.config.source_ipv4,
-            source_ipv6: self.config.source_ipv6,
-            interfaces: self.config.interfaces.clone(),
-        };
-        self.ways.mark_unchanged();
+        let frames = self.frames();
+        // Nobody is told of this change again.
+        if self.ways.has_changed().unwrap_or(false) {
+            self.ways.mark_unchanged();
+            self.direct_probes();
+        }
         self.update_lives();
         let former = Former { rings: &self.state.history, leaving: &self.flows.leaving };
         let desired = desired(

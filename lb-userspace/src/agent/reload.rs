@@ -51,6 +51,7 @@ impl Agent {
         state.overrides.prune(&config.services);
         let effective = state.effective(&config.services);
         warnings.extend(effective.warnings.iter().cloned());
+        self.open_probes(&effective.services)?;
         // What can't change in a running agent stays what it is.
         let config = Config {
             hash_seed: self.config.hash_seed,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    net::IpAddr,
     path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
@@ -15,10 +16,13 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::{sleep, timeout, timeout_at},
+    time::{sleep, sleep_until},
 };
 
-use super::{Agent, Inputs, config_watch::ConfigWatch, flows::FlowWatch, live::LoadReports};
+use super::{
+    Agent, Inputs, config_watch::ConfigWatch, flows::FlowWatch, live::LoadReports,
+    through_vip::Probes,
+};
 use crate::{
     agent_check::AgentChecks,
     api::{self, AgentHandle, Cause, ControlSocket, EventKind, EventLog, News},
@@ -199,7 +203,7 @@ pub(super) async fn prepare(
     let transition = Transition::of(&actual, dataplane::now());
     let events = EventLog::default();
     let handle = AgentHandle { commands: commands_in, events: events.clone() };
-    let agent = Agent {
+    let mut agent = Agent {
         hooks: Hooks::new(config.on_event.clone()),
         config_path: settings.config.clone(),
         config,
@@ -217,6 +221,7 @@ pub(super) async fn prepare(
         loads: LoadReports::default(),
         lives: Lives::default(),
         lives_begun: false,
+        probes: Probes::default(),
         ways: next_hops.resolutions(),
         interfaces: next_hops.interfaces(),
         known_interfaces: Default::default(),
@@ -231,6 +236,8 @@ pub(super) async fn prepare(
         detached: Default::default(),
         warnings,
     };
+    let services = agent.effective.services.clone();
+    agent.open_probes(&services).map_err(anyhow::Error::msg)?;
     let inputs =
         Inputs { commands, health, agents, config: config_watch, discovery: found, surveys };
     Ok((agent, inputs, Doors { handle, socket, metrics, register }))
@@ -336,18 +343,25 @@ impl Agent {
     pub(super) async fn settle(&mut self, inputs: &mut Inputs) {
         self.watch_effective();
         let deadline = Instant::now() + SETTLING;
-        while self.discovery.is_pending()
-            && let Ok(Some(findings)) = timeout_at(deadline.into(), inputs.discovery.recv()).await
-        {
-            self.found(findings);
+        while self.discovery.is_pending() && Instant::now() < deadline {
+            tokio::select! {
+                Some(findings) = inputs.discovery.recv() => self.found(findings),
+                // Probes through VIPs wait for the ways, and not for discovery.
+                Ok(()) = self.ways.changed() => self.direct_probes(),
+                () = sleep_until(deadline.into()) => {}
+            }
         }
         let wanted: BTreeSet<_> = self.addresses().collect();
-        let ways_known = self.ways.wait_for(|ways| {
-            wanted.iter().all(|address| ways.get(address).is_some_and(|way| !way.is_asking()))
-        });
         // Checks report to a channel that is read later: look at what they know instead.
-        let _ = timeout(SETTLING, ways_known).await;
-        while self.pending_checks() && Instant::now() < deadline && !inputs.health.is_closed() {
+        while Instant::now() < deadline && !inputs.health.is_closed() {
+            // A probe through a VIP waits for the way to its backend, and not for others'.
+            if self.ways.has_changed().unwrap_or(false) {
+                self.ways.mark_unchanged();
+                self.direct_probes();
+            }
+            if self.ways_known(&wanted) && !self.pending_checks() {
+                break;
+            }
             sleep(Duration::from_millis(5)).await;
         }
         if self.pending_checks() {
@@ -355,6 +369,11 @@ impl Agent {
             tracing::warn!("some checks had no answer within {waited} s; their backends wait");
         }
         self.known_interfaces = self.interfaces.borrow().clone();
+    }
+
+    fn ways_known(&self, wanted: &BTreeSet<IpAddr>) -> bool {
+        let ways = self.ways.borrow();
+        wanted.iter().all(|address| ways.get(address).is_some_and(|way| !way.is_asking()))
     }
 
     fn pending_checks(&self) -> bool {

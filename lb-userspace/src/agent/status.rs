@@ -20,7 +20,7 @@ use crate::{
         ErrorKind, FlowsStatus, HealthStatus, InterfaceStatus, NextHopStatus, RefusedBackend,
         ServiceStatus, ServiceTraffic, Stats, Status,
     },
-    config::{BackendConfig, Refused, ServiceConfig},
+    config::{BackendConfig, Refused, ServiceConfig, Via},
     dataplane::{self, Counters},
     health::Report,
     live::{Live, Standing},
@@ -56,6 +56,7 @@ impl Agent {
                 warnings.push(format!("service {}, discovery: {why}", service.name));
             }
         }
+        warnings.extend(self.probe_warnings());
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -216,6 +217,10 @@ impl<'a> View<'a> {
         let report = self.agent.health.report(service.key, backend.key);
         let next_hop = self.next_hop(service, backend);
         let Live { permille: live, standing, .. } = self.agent.live(service, backend.key);
+        let via = match self.agent.probes.target((service.key, backend.key)) {
+            Some(_) => Via::Vip,
+            None => Via::Address,
+        };
         // A check may know already what the ring doesn't do yet.
         let in_force = self.in_force.get(&(service.key, backend.key)).copied().unwrap_or(live);
         let state = match standing {
@@ -237,9 +242,9 @@ impl<'a> View<'a> {
             live_weight: f64::from(backend.weight) * f64::from(live.min(in_force)) / 1000.0,
             state,
             live_change: self.live_change(service, backend),
-            health: report.map(health_status),
             load: self.agent.load_status(service, backend.key),
             agent: self.agent.agents.report(service.key, backend.key).map(agent_status),
+            health: report.map(|report| health_status(report, via)),
             next_hop,
             forward: backend.forward.unwrap_or(service.forward).word().to_owned(),
             share,
@@ -337,9 +342,10 @@ impl<'a> View<'a> {
     }
 }
 
-fn health_status(report: Report) -> HealthStatus {
+fn health_status(report: Report, via: Via) -> HealthStatus {
     HealthStatus {
         ok: report.healthy,
+        via: via.word().to_owned(),
         since: Timestamp::try_from(report.since).unwrap_or_default(),
         reason: report.reason,
         contradicting: report.contradicting,

@@ -321,6 +321,7 @@ impl Memory {
             state: if draining { BackendState::Draining } else { BackendState::Healthy },
             health: Some(HealthStatus {
                 ok: Some(true),
+                via: "vip".to_owned(),
                 since: jiff::Timestamp::UNIX_EPOCH,
                 reason: "status 200 OK".to_owned(),
                 contradicting: 0,

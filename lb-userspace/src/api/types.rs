@@ -267,6 +267,9 @@ pub enum BackendState {
 pub struct HealthStatus {
     /// `None` until the first probe ended.
     pub ok: Option<bool>,
+    /// Where probes go: `vip` or `address`.
+    #[serde(default)]
+    pub via: String,
     /// Since when it is so.
     pub since: Timestamp,
     /// What the last probe saw.

@@ -425,6 +425,7 @@ mod tests {
             let reason = reason.to_owned();
             check(&HealthStatus {
                 ok,
+                via: "vip".to_owned(),
                 since: jiff::Timestamp::UNIX_EPOCH,
                 reason,
                 contradicting,

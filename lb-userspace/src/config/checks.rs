@@ -4,6 +4,8 @@ use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 
+use crate::model::Forward;
+
 /// How backends are checked.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HealthCheck {
@@ -18,8 +20,10 @@ pub enum HealthCheck {
 pub struct ActiveCheck {
     /// What is asked.
     pub probe: Probe,
-    /// The backend's port that is asked.
+    /// The port that is asked.
     pub port: u16,
+    /// Where probes go; `None` where it is left out.
+    pub via: Option<Via>,
     /// From one check to the next.
     pub interval: Duration,
     /// From one check to the next while they contradict what the backend is; at most the interval.
@@ -32,6 +36,33 @@ pub struct ActiveCheck {
     pub rise: u32,
     /// Failed checks in a row that make a healthy backend failed; at least 1.
     pub fall: u32,
+}
+
+/// Where probes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// To the VIP on that backend, in frames like those of clients.
+    Vip,
+    /// To the backend's own address.
+    Address,
+}
+
+impl Via {
+    /// As the config says them.
+    pub const WORDS: &'static [(&'static str, Self)] =
+        &[("vip", Self::Vip), ("address", Self::Address)];
+
+    /// Where the probes of a backend go, if nothing is said.
+    pub fn usual(forward: Forward) -> Self {
+        match forward {
+            Forward::L2 | Forward::Ipip | Forward::Gue => Self::Vip,
+        }
+    }
+
+    /// As the config says it.
+    pub fn word(self) -> &'static str {
+        word(Self::WORDS, self)
+    }
 }
 
 /// What a check asks.

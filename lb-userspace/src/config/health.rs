@@ -63,6 +63,8 @@ pub(super) fn check(
     let table = Table::open(node, path, &keys::SECTION, faults)?;
     let kind = table.value(&keys::TYPE, faults, asked::health_type);
     let port = table.value(&keys::PORT, faults, value::integer(1..=u16::MAX));
+    // Its default follows the forward mode of each backend.
+    let via = table.get(&keys::VIA).and_then(|_| table.value(&keys::VIA, faults, value::via));
     let interval =
         table.value(&keys::INTERVAL, faults, value::duration(SHORTEST_INTERVAL..=LONGEST_INTERVAL));
     let fast_interval = within(
@@ -81,6 +83,11 @@ pub(super) fn check(
     let values = Values::read(&table, faults);
 
     let kind = kind?;
+    if matches!(kind, HealthType::None | HealthType::Exec) && table.get(&keys::VIA).is_some() {
+        let message = format!("a check of type {:?} sends no probes: it has no way", kind.word());
+        let fault = Fault::new(ErrorKind::Impossible, message);
+        table.fault(&keys::VIA, fault.help("leave it out, or choose another type"), faults);
+    }
     if kind == HealthType::None {
         return Some(HealthCheck::None);
     }
@@ -105,6 +112,7 @@ pub(super) fn check(
     Some(HealthCheck::Active(Arc::new(ActiveCheck {
         probe: probe?,
         port: port?,
+        via,
         interval: interval?,
         fast_interval: fast_interval?,
         jitter: jitter?,

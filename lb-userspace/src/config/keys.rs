@@ -227,13 +227,16 @@ section! { service, "[[service]]",
 }
 
 section! { health, "[service.health]",
-    "The check of a service's backends. It goes to the backend's own address. A key that the type doesn't have is a mistake, but for type \"none\", which ignores all others.";
+    "The check of a service's backends. A key that the type doesn't have is a mistake, but for type \"none\", which ignores all others but `via`.";
     TYPE = "type", Text, Required,
         "\"tcp\", \"http\", \"https\", \"grpc\", \"udp\", \"dns\", \"exec\" or \"none\"",
         "A connection that opens, a request that is answered as expected, a program that ends with status 0, or no check.";
     PORT = "port", Integer, Otherwise("the service's port"),
         "a port from 1 to 65535",
         "The port that is checked. Required where the service takes any port.";
+    VIA = "via", Text, Text("vip"),
+        "\"vip\" or \"address\"; not with type \"exec\" or \"none\"",
+        "Where probes go: to the VIP on that backend, in frames like those of clients, so that a missing VIP or decapsulation shows; or to the backend's own address.";
     INTERVAL = "interval", Text, Text("1s"),
         "a duration from \"10ms\" to \"1h\"",
         "From one check to the next.";

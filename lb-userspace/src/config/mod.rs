@@ -35,7 +35,7 @@ use toml::de::DeTable;
 pub use checks::StatusRange;
 pub use checks::{
     ActiveCheck, Alpn, DnsProbe, ExpectedHeader, GrpcProbe, HealthCheck, HttpProbe, Method,
-    Payload, Probe, Tls,
+    Payload, Probe, Tls, Via,
 };
 pub use error::{ConfigErrors, ErrorKind};
 pub use fragment::{Format, Refused, fragment, join};

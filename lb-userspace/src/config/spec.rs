@@ -138,6 +138,9 @@ pub struct HealthSpec {
     /// 1 to 65535.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<i64>,
+    /// `vip` or `address`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
     /// A duration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<String>,
@@ -444,6 +447,8 @@ impl From<&ActiveCheck> for HealthSpec {
     fn from(check: &ActiveCheck) -> Self {
         Self {
             port: Some(check.port.into()),
+            // Left out where it is: who says it takes no other way.
+            via: check.via.and_then(|via| shown(via.word())),
             interval: Some(duration_text(check.interval)),
             fast_interval: Some(duration_text(check.fast_interval)),
             jitter: Some(format!("{}%", check.jitter)),

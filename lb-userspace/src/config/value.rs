@@ -13,6 +13,7 @@ use std::{
 use lb_common::layout::Affinity;
 
 use super::{
+    checks::Via,
     error::{ErrorKind, Fault},
     keys::Kind,
     node::{Node, Value},
@@ -195,6 +196,10 @@ pub(super) fn dns_server(node: &Node) -> Result<SocketAddr, Fault> {
         Ok(address) => Ok(SocketAddr::new(address, 53)),
         Err(_) => listen_address(node),
     }
+}
+
+pub(super) fn via(node: &Node) -> Result<Via, Fault> {
+    word(text(node)?, Via::WORDS, &[], "way of probes")
 }
 
 pub(super) fn next_hop(node: &Node) -> Result<NextHop, Fault> {

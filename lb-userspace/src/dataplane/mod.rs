@@ -15,6 +15,7 @@ mod maps;
 mod memory;
 mod next_hops;
 mod pins;
+mod probe;
 mod read;
 mod run;
 mod sys;
@@ -61,6 +62,7 @@ pub(crate) use self::{
     error::Error,
     flows::{FlowTable, now},
     next_hops::NextHopTable,
+    probe::{Hook, ProbePorts, ProbePrograms},
     run::Action,
 };
 use crate::plan::Capacity;

@@ -22,6 +22,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use crate::{
     config::ActiveCheck,
     model::{BackendKey, ServiceKey},
+    probe_path::Target,
 };
 
 /// How one backend of one service is checked.
@@ -36,6 +37,8 @@ pub struct CheckSpec {
     /// What is asked, how often, and what follows from the answers; all backends of a service
     /// have the same.
     pub check: Arc<ActiveCheck>,
+    /// The way through the VIP; `None` asks the backend at its own address.
+    pub via: Option<Arc<Target>>,
     /// What is known of the backend from before, such as from an earlier run of the agent. It only
     /// counts when the check is new: one that changes keeps its own state.
     pub known: Option<bool>,
@@ -46,9 +49,12 @@ impl CheckSpec {
         (self.service, self.backend)
     }
 
-    /// Where probes go: the backend's own address, not the VIP.
-    fn reach(&self) -> probe::Reach {
-        probe::Reach::Address(SocketAddr::new(self.backend.address, self.check.port))
+    /// Where probes go.
+    fn reach(&self) -> probe::Reach<'_> {
+        match &self.via {
+            Some(target) => probe::Reach::Vip(target),
+            None => probe::Reach::Address(SocketAddr::new(self.backend.address, self.check.port)),
+        }
     }
 }
 
@@ -122,6 +128,7 @@ pub struct Health {
 struct Running {
     name: Arc<str>,
     check: Arc<ActiveCheck>,
+    via: Option<Arc<Target>>,
     report: SharedReport,
     task: JoinHandle<()>,
 }
@@ -179,12 +186,13 @@ impl Health {
     pub fn set(&mut self, checks: Vec<CheckSpec>) {
         let mut before = std::mem::take(&mut self.running);
         let mut start = Instant::now();
+        let same = |running: &Running, spec: &CheckSpec| {
+            running.check == spec.check && running.name == spec.name && running.via == spec.via
+        };
         for spec in checks {
             let id = spec.id();
             let running = match before.remove(&id) {
-                Some(running) if running.check == spec.check && running.name == spec.name => {
-                    running
-                }
+                Some(running) if same(&running, &spec) => running,
                 former => {
                     let report = match former {
                         Some(running) => running.report.clone(),
@@ -225,8 +233,9 @@ impl Health {
 
     fn start(&self, spec: CheckSpec, at: Instant, report: SharedReport) -> Running {
         let (name, check) = (Arc::clone(&spec.name), Arc::clone(&spec.check));
+        let via = spec.via.clone();
         let (means, events) = (Arc::clone(&self.means), self.events.clone());
         let task = tokio::spawn(watch::run(spec, at.into(), report.clone(), means, events));
-        Running { name, check, report, task }
+        Running { name, check, via, report, task }
     }
 }

@@ -28,6 +28,7 @@ fn spec(number: u16, target: SocketAddr) -> CheckSpec {
         check: Arc::new(ActiveCheck {
             probe: Probe::Tcp,
             port: target.port(),
+            via: None,
             interval: Duration::from_millis(20),
             fast_interval: Duration::from_millis(20),
             jitter: 10,
@@ -35,6 +36,7 @@ fn spec(number: u16, target: SocketAddr) -> CheckSpec {
             rise: 2,
             fall: 3,
         }),
+        via: None,
         known: None,
     }
 }

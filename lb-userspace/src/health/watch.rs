@@ -90,6 +90,7 @@ mod tests {
         ActiveCheck {
             probe: Probe::Tcp,
             port: 80,
+            via: None,
             interval: Duration::from_secs(10),
             fast_interval: Duration::from_secs(1),
             jitter,

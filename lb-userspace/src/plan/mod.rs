@@ -19,7 +19,7 @@ use lb_common::{
 };
 
 pub use change::{Actual, ActualService, Capacity, Change, DirectoryService};
-pub use record::{address_bytes, backend_key};
+pub use record::{address_bytes, backend_key, build as backend_record};
 pub use rings::size as ring_size;
 
 use crate::model::{BackendKey, Desired, Service, ServiceKey};

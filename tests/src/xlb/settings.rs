@@ -207,6 +207,9 @@ pub struct Health {
     /// The port that is asked, where it isn't the service's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// `vip` or `address`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
     /// What to ask for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
@@ -229,6 +232,7 @@ impl Health {
         Self {
             kind: "http".into(),
             port: None,
+            via: None,
             path: Some("/healthz".into()),
             interval: "100ms".into(),
             timeout: "80ms".into(),

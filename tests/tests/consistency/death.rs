@@ -202,6 +202,7 @@ fn health() -> Health {
     Health {
         kind: "tcp".into(),
         port: Some(SESSION_PORT),
+        via: None,
         path: None,
         interval: format!("{}ms", INTERVAL.as_millis()),
         timeout: format!("{}ms", timeout().as_millis()),

@@ -367,6 +367,7 @@ fn health() -> Health {
     Health {
         kind: "http".into(),
         port: Some(HTTP_PORT),
+        via: None,
         path: Some("/healthz".into()),
         interval: "300ms".into(),
         timeout: "300ms".into(),

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use xlb_tests::lab::{Family, Lab, Topology, VIP4};
+use xlb_tests::lab::{Lab, Topology, VIP4};
 use xlb_tests::xlb::{Agent, Forward, Health, Protocol, Service, Settings};
 use xlb_tests::{need_root, wait};
 
@@ -34,12 +34,18 @@ fn many_checks_are_cheap() -> Result<()> {
     host.namespace.ip(&format!("route add local {NETWORK} dev lo"))?;
     lab.balancer.namespace.ip(&format!("route add {NETWORK} via {}", host.v4))?;
     let _servers = Servers::start(&host.namespace)?;
-    for (kind, more) in [("tcp", ""), ("http", "path = \"/ok\"")] {
+    for (kind, more, via) in [
+        ("tcp", "", "address"),
+        ("http", "path = \"/ok\"", "address"),
+        ("tcp", "", "vip"),
+        ("http", "path = \"/ok\"", "vip"),
+    ] {
         let health = Health {
             interval: "1s".to_owned(),
             timeout: "1s".to_owned(),
             rise: 1,
             fall: 100,
+            via: Some(via.to_owned()),
             ..Health::of(kind, HTTP, more)?
         };
         let vip = SocketAddr::new(VIP4.into(), HTTP);
@@ -48,14 +54,8 @@ fn many_checks_are_cheap() -> Result<()> {
         let settings = Settings {
             interfaces: vec!["eth0".to_owned()],
             services: vec![
-                Service::new("many", vip, Protocol::Tcp, Forward::Ipip)
-                    .to(addresses)
-                    .watched(health),
+                Service::new("many", vip, Protocol::Tcp, Forward::L2).to(addresses).watched(health),
             ],
-            source_ipv4: match lab.balancer.address(Family::V4) {
-                IpAddr::V4(address) => Some(address),
-                IpAddr::V6(_) => None,
-            },
             ..Settings::default()
         };
         let mut agent = Agent::start(&lab.balancer.namespace, &settings)?;
@@ -66,11 +66,11 @@ fn many_checks_are_cheap() -> Result<()> {
             Ok(())
         })?;
         println!(
-            "{backends} {kind} checks: all healthy {:.1?} after the agent answered",
+            "{backends} {kind} checks, via {via}: all healthy {:.1?} after the agent answered",
             begun.elapsed()
         );
         if timed {
-            measure(&mut agent, kind)?;
+            measure(&mut agent, &format!("{kind} via {via}"))?;
         }
     }
     Ok(())

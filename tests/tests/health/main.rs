@@ -3,3 +3,4 @@
 mod kinds;
 mod load;
 mod servers;
+mod through_vip;

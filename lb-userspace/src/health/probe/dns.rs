@@ -19,7 +19,7 @@ const STRAYS_MAX: u32 = 16;
 
 impl DnsProbe {
     /// Passes when an answer to the question has the expected code, and the expected record.
-    pub(super) async fn run(&self, reach: Reach, clock: &Clock) -> Result<String, Failure> {
+    pub(super) async fn run(&self, reach: Reach<'_>, clock: &Clock) -> Result<String, Failure> {
         let unsayable = |error: String| Failure::Local(format!("query {:?}: {error}", self.query));
         let mut name =
             Name::from_ascii(&self.query).map_err(|error| unsayable(error.to_string()))?;
@@ -67,7 +67,7 @@ impl DnsProbe {
 async fn over_udp(
     question: &Message,
     bytes: &[u8],
-    reach: Reach,
+    reach: Reach<'_>,
     clock: &Clock,
 ) -> Result<Message, Failure> {
     let socket = udp::open(reach).await?;
@@ -84,7 +84,7 @@ async fn over_udp(
 async fn over_tcp(
     question: &Message,
     bytes: &[u8],
-    reach: Reach,
+    reach: Reach<'_>,
     clock: &Clock,
 ) -> Result<Message, Failure> {
     let mut stream = connect(reach, clock).await?;

@@ -57,7 +57,7 @@ pub(super) async fn run(
         Err(late) => {
             running.kill().await;
             return Err(match (late, running.first_line()) {
-                (Failure::Backend(late), Some(line)) => Failure::Backend(format!("{late}: {line}")),
+                (Failure::Silence(late), Some(line)) => Failure::Silence(format!("{late}: {line}")),
                 (late, _) => late,
             });
         }

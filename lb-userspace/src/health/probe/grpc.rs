@@ -34,7 +34,7 @@ impl GrpcProbe {
     /// Passes when the status is SERVING.
     pub(super) async fn run(
         &self,
-        reach: Reach,
+        reach: Reach<'_>,
         clock: &Clock,
         means: &Means,
     ) -> Result<String, Failure> {
@@ -54,7 +54,7 @@ impl GrpcProbe {
     async fn call<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         &self,
         stream: S,
-        reach: Reach,
+        reach: Reach<'_>,
         clock: &Clock,
     ) -> Result<String, Failure> {
         let (builder, _tasks) = h2();
@@ -62,7 +62,7 @@ impl GrpcProbe {
             .limit("greeting over HTTP/2", builder.handshake(TokioIo::new(stream)))
             .await?
             .map_err(|error| Failure::Backend(format!("no HTTP/2: {}", describe(&error))))?;
-        let host = self.host.clone().unwrap_or_else(|| reach.to_string());
+        let host = self.host.clone().unwrap_or_else(|| reach.target().to_string());
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let request = Request::post(format!("{scheme}://{host}{PATH}"))
             .header(CONTENT_TYPE, "application/grpc")

@@ -40,7 +40,7 @@ impl HttpProbe {
     /// Passes when the status is an expected one, the header is there, and the body arrives (whole
     /// or its first [`BODY_MAX`] bytes) and holds what it should. An unexpected status or header
     /// fails at once, whatever the body does. Redirects are answers: they are not followed.
-    pub(super) async fn run(&self, reach: Reach, clock: &Clock, means: &Means) -> Seen {
+    pub(super) async fn run(&self, reach: Reach<'_>, clock: &Clock, means: &Means) -> Seen {
         let mut load = None;
         let result = self.try_run(reach, clock, means, &mut load).await;
         Seen { result, load }
@@ -48,7 +48,7 @@ impl HttpProbe {
 
     async fn try_run(
         &self,
-        reach: Reach,
+        reach: Reach<'_>,
         clock: &Clock,
         means: &Means,
         load: &mut Option<String>,
@@ -70,7 +70,7 @@ impl HttpProbe {
     async fn over_1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         &self,
         stream: S,
-        reach: Reach,
+        reach: Reach<'_>,
         clock: &Clock,
         load: &mut Option<String>,
     ) -> Result<String, Failure> {
@@ -94,7 +94,7 @@ impl HttpProbe {
     async fn over_2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         &self,
         stream: S,
-        reach: Reach,
+        reach: Reach<'_>,
         clock: &Clock,
         load: &mut Option<String>,
     ) -> Result<String, Failure> {
@@ -113,8 +113,12 @@ impl HttpProbe {
         }
     }
 
-    fn request(&self, reach: Reach, version: Version) -> Result<Request<Empty<Bytes>>, Failure> {
-        let host = self.host.clone().unwrap_or_else(|| reach.to_string());
+    fn request(
+        &self,
+        reach: Reach<'_>,
+        version: Version,
+    ) -> Result<Request<Empty<Bytes>>, Failure> {
+        let host = self.host.clone().unwrap_or_else(|| reach.target().to_string());
         let request = Request::builder()
             .method(self.method.word())
             .header(USER_AGENT, AGENT)

@@ -73,6 +73,10 @@ pub(super) async fn run(spec: &CheckSpec, means: &Means) -> Probed {
     let outcome = match result {
         Ok(seen) => Outcome::Passed(bounded(seen)),
         Err(Failure::Backend(seen)) => Outcome::Failed(bounded(seen)),
+        Err(Failure::Silence(seen)) => Outcome::Failed(bounded(match reach.why_silent() {
+            Some(why) => format!("{seen}: {why}"),
+            None => seen,
+        })),
         Err(Failure::Local(seen)) => Outcome::Inconclusive(bounded(seen)),
     };
     Probed { outcome, load }
@@ -91,6 +95,8 @@ fn bounded(mut reason: String) -> String {
 enum Failure {
     /// For something that the backend did or didn't do.
     Backend(String),
+    /// For nothing that came in time.
+    Silence(String),
     /// For something that this host lacks.
     Local(String),
 }
@@ -116,12 +122,12 @@ impl Clock {
     /// Waits for a step of the probe; `step` completes "timed out after … while".
     async fn limit<T>(&self, step: &str, work: impl Future<Output = T>) -> Result<T, Failure> {
         timeout_at(self.deadline, work).await.map_err(|_| {
-            Failure::Backend(format!("timed out after {:?} while {step}", self.timeout))
+            Failure::Silence(format!("timed out after {:?} while {step}", self.timeout))
         })
     }
 }
 
-async fn tcp(reach: Reach, clock: &Clock) -> Result<String, Failure> {
+async fn tcp(reach: Reach<'_>, clock: &Clock) -> Result<String, Failure> {
     let stream = connect(reach, clock).await?;
     // A reset instead of the closing handshake: no TIME_WAIT for each probe, here or there. Where
     // it can't be had, the connection is closed the long way.
@@ -129,7 +135,7 @@ async fn tcp(reach: Reach, clock: &Clock) -> Result<String, Failure> {
     Ok(format!("{reach} accepts connections"))
 }
 
-async fn connect(reach: Reach, clock: &Clock) -> Result<TcpStream, Failure> {
+async fn connect(reach: Reach<'_>, clock: &Clock) -> Result<TcpStream, Failure> {
     let step = format!("connecting to {reach}");
     clock.limit(&step, reach.connect()).await?.map_err(|error| {
         let seen = format!("connect to {reach}: {error}");
@@ -137,7 +143,7 @@ async fn connect(reach: Reach, clock: &Clock) -> Result<TcpStream, Failure> {
     })
 }
 
-/// Errors of connect(2) and socket(2) that speak of this host's means only.
+/// Errors of connect(2), socket(2) and bind(2) that speak of this host's means only.
 fn is_local(error: &io::Error) -> bool {
     const EAGAIN: i32 = 11;
     const ENOMEM: i32 = 12;
@@ -146,5 +152,9 @@ fn is_local(error: &io::Error) -> bool {
     const EADDRNOTAVAIL: i32 = 99;
     const ENOBUFS: i32 = 105;
     const LOCAL: [i32; 6] = [EAGAIN, ENOMEM, ENFILE, EMFILE, EADDRNOTAVAIL, ENOBUFS];
-    error.raw_os_error().is_some_and(|number| LOCAL.contains(&number))
+    match error.raw_os_error() {
+        Some(number) => LOCAL.contains(&number),
+        // A source address, or a port there, that a probe through a VIP can't have.
+        None => error.kind() == io::ErrorKind::AddrNotAvailable,
+    }
 }

@@ -1,6 +1,6 @@
 //! How probes get to a backend: every socket of a probe is opened here.
 //!
-//! In: where a backend is asked. Out: a connected socket, or the kernel's error.
+//! In: where a backend is asked, and by which way. Out: a connected socket, or the kernel's error.
 
 use std::{
     fmt, io,
@@ -9,18 +9,31 @@ use std::{
 
 use tokio::net::{TcpStream, UdpSocket};
 
+use crate::probe_path::Target;
+
 /// The way of a probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::health) enum Reach {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::health) enum Reach<'a> {
     /// To the backend's own address, by the kernel's routes.
     Address(SocketAddr),
+    /// To the VIP, in frames like those of clients.
+    Vip(&'a Target),
 }
 
-impl Reach {
+impl Reach<'_> {
     /// The address and port that the backend is asked at.
     pub(in crate::health) fn target(&self) -> SocketAddr {
         match *self {
             Self::Address(target) => target,
+            Self::Vip(target) => target.vip(),
+        }
+    }
+
+    /// What may be the matter, where nothing answers.
+    pub(in crate::health) fn why_silent(&self) -> Option<String> {
+        match self {
+            Self::Address(_) => None,
+            Self::Vip(target) => Some(target.why_silent()),
         }
     }
 
@@ -31,6 +44,7 @@ impl Reach {
     pub(in crate::health) async fn connect(&self) -> io::Result<TcpStream> {
         match *self {
             Self::Address(target) => TcpStream::connect(target).await,
+            Self::Vip(target) => target.connect().await,
         }
     }
 
@@ -50,14 +64,18 @@ impl Reach {
                 socket.connect(target).await?;
                 Ok(socket)
             }
+            Self::Vip(target) => target.datagrams().await,
         }
     }
 }
 
-impl fmt::Display for Reach {
-    /// The address that is asked.
+impl fmt::Display for Reach<'_> {
+    /// The address that is asked, and that it is a VIP.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.target().fmt(f)
+        match self {
+            Self::Address(target) => target.fmt(f),
+            Self::Vip(target) => write!(f, "the VIP {}", target.vip()),
+        }
     }
 }
 

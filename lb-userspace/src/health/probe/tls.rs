@@ -152,7 +152,7 @@ fn read_roots(path: &Path) -> Result<RootCertStore, String> {
 pub(super) async fn wrap(
     stream: TcpStream,
     tls: &Tls,
-    reach: Reach,
+    reach: Reach<'_>,
     configs: &TlsConfigs,
     clock: &Clock,
 ) -> Result<TlsStream<TcpStream>, Failure> {

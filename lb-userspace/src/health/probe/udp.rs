@@ -15,7 +15,7 @@ const DATAGRAM_MAX: usize = 65_535;
 pub(super) async fn run(
     send: &Payload,
     expect: Option<&Payload>,
-    reach: Reach,
+    reach: Reach<'_>,
     clock: &Clock,
 ) -> Result<String, Failure> {
     let socket = open(reach).await?;
@@ -33,7 +33,7 @@ pub(super) async fn run(
 }
 
 /// A socket toward the backend.
-pub(super) async fn open(reach: Reach) -> Result<UdpSocket, Failure> {
+pub(super) async fn open(reach: Reach<'_>) -> Result<UdpSocket, Failure> {
     reach.datagrams().await.map_err(|error| {
         let seen = format!("a UDP socket to {reach}: {error}");
         if is_local(&error) { Failure::Local(seen) } else { Failure::Backend(seen) }
@@ -44,7 +44,7 @@ pub(super) async fn open(reach: Reach) -> Result<UdpSocket, Failure> {
 pub(super) async fn send_one(
     socket: &UdpSocket,
     datagram: &[u8],
-    reach: Reach,
+    reach: Reach<'_>,
     clock: &Clock,
 ) -> Result<(), Failure> {
     let sent = clock.limit(&format!("sending to {reach}"), socket.send(datagram)).await?;
@@ -57,7 +57,7 @@ pub(super) async fn send_one(
 /// The next datagram, whole.
 pub(super) async fn receive(
     socket: &UdpSocket,
-    reach: Reach,
+    reach: Reach<'_>,
     clock: &Clock,
 ) -> Result<Vec<u8>, Failure> {
     let step = format!("waiting for an answer of {reach}");

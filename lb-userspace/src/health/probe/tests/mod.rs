@@ -30,6 +30,7 @@ fn check(probe: Probe) -> ActiveCheck {
     ActiveCheck {
         probe,
         port: 80,
+        via: None,
         interval,
         fast_interval: interval,
         jitter: 10,
@@ -50,6 +51,7 @@ fn spec(target: SocketAddr, check: ActiveCheck) -> CheckSpec {
         backend: BackendKey { address: target.ip(), port: None },
         name: "web".into(),
         check: Arc::new(ActiveCheck { port: target.port(), ..check }),
+        via: None,
         known: None,
     }
 }
