@@ -140,6 +140,10 @@ impl Agent {
         if !self.state.discovered.set(name, origin, backends) {
             return Ok(());
         }
+        if let Some(why) = self.takes_last_out(name, before.told(name, origin)) {
+            self.state.discovered = before;
+            return Err(why);
+        }
         let former = self.effective.clone();
         let sound = self.trouble.is_none();
         self.take_effect();
@@ -162,6 +166,23 @@ impl Agent {
             self.source_event(EventKind::DiscoveryFailed, name, told_refused(&now));
         }
         Ok(())
+    }
+
+    /// Why what a source tells now, in place of `before`, is as good as nothing: none of it can be
+    /// taken. A resolver that answers 0.0.0.0 for every name is one that fails.
+    fn takes_last_out(&self, name: &str, before: &[Found]) -> Option<String> {
+        let service = self.service(name)?;
+        let told = self.state.discovered.told(name, origin(service)?);
+        let allowed = service.discovery.as_ref().is_some_and(|discovery| discovery.allow_empty);
+        if allowed || told.is_empty() || !self.effective.has_any(name, before) {
+            return None;
+        }
+        let effective = self.state.effective(&self.config.services);
+        if effective.has_any(name, told) {
+            return None;
+        }
+        let refused = effective.refused.get(name).map_or(&[][..], Vec::as_slice);
+        Some(format!("{} (allow_empty is false)", told_refused(refused)))
     }
 
     /// Gives a backend a lease, or renews it.

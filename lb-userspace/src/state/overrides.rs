@@ -9,7 +9,7 @@ use crate::{
     model::{BackendKey, Origin},
 };
 
-use super::Discovered;
+use super::{Discovered, Found};
 
 /// What the control API changed, in the form of the config's keys.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -89,6 +89,15 @@ impl Effective {
 
     fn note(&mut self, service: &str, backend: BackendKey, origin: Origin) {
         self.origins.insert((service.to_owned(), backend), origin);
+    }
+
+    /// Whether any backend that a source tells for a service can be taken, or is there already.
+    pub fn has_any(&self, name: &str, told: &[Found]) -> bool {
+        let service = self.services.iter().find(|service| service.name == name);
+        let own = |key| service.is_some_and(|s| s.backends.iter().any(|b| b.key == key));
+        // One that an operator has removed is a good one all the same.
+        let found = |key| self.discovered.contains_key(&(name.to_owned(), key));
+        told.iter().filter_map(Found::key).any(|key| found(key) || own(key))
     }
 
     /// Where a backend comes from.
@@ -329,6 +338,9 @@ mod tests {
         assert_eq!(weights(&effective, 1), [], "it has no discovery");
         let refused: Vec<_> = effective.refused["web"].iter().map(|r| &*r.address).collect();
         assert_eq!(refused, ["10.0.0.1", "127.0.0.1", "x"]);
+        let any = |told: &[(&str, u16)]| effective.has_any("web", &found(told));
+        assert!(any(&[("127.0.0.1", 1), ("10.0.0.7", 1)]) && any(&[("10.0.0.1", 1)]));
+        assert!(!any(&[("127.0.0.1", 1), ("0.0.0.0", 1), ("x", 1)]) && !any(&[]));
         discovered.retain(&discovering());
         assert_eq!(discovered.told("dns", Origin::Dns), []);
         assert_eq!(discovered.told("web", Origin::Directory).len(), 4, "until the files are read");
