@@ -3,8 +3,10 @@
 use std::{
     collections::HashMap,
     error::Error as _,
-    fs::{self, File},
+    fmt,
+    fs::{self, OpenOptions},
     io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
@@ -50,7 +52,16 @@ pub(super) struct TlsConfigs {
 struct Kept {
     /// The file of authorities as it was.
     stamp: Option<Stamp>,
-    config: Arc<ClientConfig>,
+    /// What was made of it, or what is wrong with it.
+    made: Result<Arc<ClientConfig>, String>,
+}
+
+/// Why the authorities of a file can't be believed.
+enum NoRoots {
+    /// It can't be read, now.
+    Unread(String),
+    /// It can, and for as long as it stays the same it is of no use.
+    Wrong(String),
 }
 
 /// Tells one content of a file from the next.
@@ -71,43 +82,30 @@ impl TlsConfigs {
     async fn get(&self, tls: &Tls) -> Result<Arc<ClientConfig>, Failure> {
         let stamp = tls.ca_file.as_deref().and_then(|path| Stamp::of(path).ok());
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(tls).cloned();
-        if let Some(Kept { config, .. }) = kept.as_ref().filter(|kept| kept.stamp == stamp) {
-            return Ok(Arc::clone(config));
+        if let Some(Kept { made, .. }) = kept.as_ref().filter(|kept| kept.stamp == stamp) {
+            return made.clone().map_err(Failure::Local);
         }
-        let config = match (self.make(tls).await, kept) {
-            (Ok(config), _) => Arc::new(config),
+        let roots = match &tls.ca_file {
+            Some(path) => read_roots(path).map(|roots| Some(Arc::new(roots))),
+            None if tls.verify => Ok(Some(self.system_roots().await?)),
+            None => Ok(None),
+        };
+        let former = kept.and_then(|kept| kept.made.ok());
+        let made = match (roots, former) {
+            (Ok(roots), _) => Ok(Arc::new(make(tls, roots)?)),
             // While a file is being replaced, what it held is still good.
-            (Err(_), Some(former)) => return Ok(former.config),
-            (Err(failure), None) => return Err(failure),
+            (Err(NoRoots::Wrong(_)), Some(former)) => Ok(former),
+            (Err(NoRoots::Unread(_)), Some(former)) => return Ok(former),
+            // Thousands of checks may have the same file: it is read once, good or bad.
+            (Err(NoRoots::Wrong(why)), None) => Err(why),
+            (Err(NoRoots::Unread(why)), None) => return Err(Failure::Local(why)),
         };
         let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= KEPT {
             all.clear();
         }
-        all.insert(tls.clone(), Kept { stamp, config: Arc::clone(&config) });
-        Ok(config)
-    }
-
-    async fn make(&self, tls: &Tls) -> Result<ClientConfig, Failure> {
-        let local = |error: rustls::Error| Failure::Local(format!("TLS: {error}"));
-        let provider = Arc::new(ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(local)?;
-        let mut config = if !tls.verify {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        } else {
-            let roots = match &tls.ca_file {
-                Some(path) => Arc::new(read_roots(path).map_err(Failure::Local)?),
-                None => self.system_roots().await?,
-            };
-            builder.with_root_certificates(roots)
-        }
-        .with_no_client_auth();
-        config.alpn_protocols = tls.alpn.iter().map(|alpn| alpn.word().into()).collect();
-        // A resumed session shows no certificate: one that has expired meanwhile would pass.
-        config.resumption = Resumption::disabled();
-        Ok(config)
+        all.insert(tls.clone(), Kept { stamp, made: made.clone() });
+        made.map_err(Failure::Local)
     }
 
     /// Read once: where they change, the agent is started anew.
@@ -131,19 +129,41 @@ impl TlsConfigs {
     }
 }
 
-fn read_roots(path: &Path) -> Result<RootCertStore, String> {
-    let at = |what: String| format!("ca_file {}: {what}", path.display());
+/// Without authorities, everybody is believed.
+fn make(tls: &Tls, roots: Option<Arc<RootCertStore>>) -> Result<ClientConfig, Failure> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Failure::Local(format!("TLS: {error}")))?;
+    let mut config = match roots {
+        Some(roots) => builder.with_root_certificates(roots),
+        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))),
+    }
+    .with_no_client_auth();
+    config.alpn_protocols = tls.alpn.iter().map(|alpn| alpn.word().into()).collect();
+    // A resumed session shows no certificate: one that has expired meanwhile would pass.
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+fn read_roots(path: &Path) -> Result<RootCertStore, NoRoots> {
+    let at = |what: &dyn fmt::Display| format!("ca_file {}: {what}", path.display());
+    let unread = |error: io::Error| NoRoots::Unread(at(&error));
+    // All checks wait meanwhile: not for whoever writes into a pipe of that name.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.map_err(unread)?;
+    if !file.metadata().map_err(unread)?.is_file() {
+        return Err(NoRoots::Unread(at(&"it is no file")));
+    }
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(CA_FILE_MAX).read_to_end(&mut bytes))
-        .map_err(|error| at(error.to_string()))?;
+    file.take(CA_FILE_MAX).read_to_end(&mut bytes).map_err(unread)?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
-        let certificate = certificate.map_err(|error| at(error.to_string()))?;
-        roots.add(certificate).map_err(|error| at(error.to_string()))?;
+        let certificate = certificate.map_err(|error| NoRoots::Wrong(at(&error)))?;
+        roots.add(certificate).map_err(|error| NoRoots::Wrong(at(&error)))?;
     }
     if roots.is_empty() {
-        return Err(at("there is no certificate in it, in PEM".to_owned()));
+        return Err(NoRoots::Wrong(at(&"there is no certificate in it, in PEM")));
     }
     Ok(roots)
 }

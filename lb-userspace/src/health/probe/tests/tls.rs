@@ -221,3 +221,37 @@ async fn what_is_no_tls_is_told() {
     let slow = ActiveCheck { timeout: SHORT, ..check(request()) };
     assert_failed(&probe(target, slow).await, "while shaking hands over TLS");
 }
+
+/// A pipe that nobody writes to: whoever opens it waits for ever.
+#[tokio::test]
+async fn a_ca_file_that_is_no_file_holds_up_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ca.pem");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let target = serve(server(&authority(), &["a.example"], TODAY, &[])).await;
+    let outcome = ask(target, https(Some(&path), Some("a.example"))).await;
+    let Outcome::Inconclusive(seen) = &outcome else { panic!("{outcome:?}") };
+    assert!(seen.contains("ca.pem: it is no file"), "{seen}");
+}
+
+#[tokio::test]
+async fn a_wrong_ca_file_is_told_until_it_is_mended() {
+    let authority = authority();
+    let ca = tempfile::NamedTempFile::new().unwrap();
+    fs::write(ca.path(), "nothing").unwrap();
+    let target = serve(server(&authority, &["a.example"], TODAY, &[])).await;
+    let probe = Probe::Http(https(Some(ca.path()), Some("a.example")));
+    let (spec, means) = (spec(target, check(probe)), Means::new());
+    for _ in 0..2 {
+        let outcome = run(&spec, &means).await.outcome;
+        let Outcome::Inconclusive(seen) = &outcome else { panic!("{outcome:?}") };
+        assert!(seen.contains("there is no certificate in it"), "{seen}");
+    }
+    fs::write(ca.path(), authority.pem()).unwrap();
+    assert_passed(&run(&spec, &means).await.outcome);
+    // Wrong again: what it held is still good.
+    fs::write(ca.path(), "nothing at all").unwrap();
+    for _ in 0..2 {
+        assert_passed(&run(&spec, &means).await.outcome);
+    }
+}
