@@ -18,7 +18,7 @@ use crate::model::BackendKey;
 const BEGIN: f64 = 0.1;
 /// An adjustment ends this near to the mean.
 const END: f64 = 0.04;
-/// A mean utilisation below this says that there is nothing to even out.
+/// A mean utilisation, by the work that each does, below this says that there is nothing to even out.
 const IDLE: f64 = 0.03;
 /// The best share of its weight that is let be, when no backend serves all of its weight.
 const NEARLY_FULL: f64 = 0.95;
@@ -46,6 +46,15 @@ pub struct Reported {
     pub utilization: f64,
     /// When it came.
     pub at: Instant,
+}
+
+/// How loaded the backends are together.
+#[derive(Clone, Copy, Debug)]
+struct Means {
+    /// Weighted by what each can take: the work that is done over the work that could be.
+    mean: f64,
+    /// Weighted by what each does: one alone that idles doesn't make it small.
+    busy: f64,
 }
 
 /// All backends of a service.
@@ -110,14 +119,14 @@ impl Controller {
                 }
             };
         }
-        let mean = self.mean(samples);
+        let means = self.means(samples);
         for sample in samples {
             let Some(followed) = self.followed.get_mut(&sample.key) else { continue };
-            let Some(mean) = mean else {
+            let Some(Means { mean, busy }) = means else {
                 followed.regain(max_step);
                 continue;
             };
-            if sample.changing || mean < IDLE {
+            if sample.changing || busy < IDLE {
                 continue;
             }
             let Some((utilization, live)) = followed.means else {
@@ -142,19 +151,24 @@ impl Controller {
         }
     }
 
-    /// The utilisation of all that can be compared, weighted by what each can take: the work that
-    /// is done over the work that could be. `None` for fewer than two.
-    fn mean(&self, samples: &[Sample]) -> Option<f64> {
-        let compared = samples.iter().filter(|sample| !sample.changing).filter_map(|sample| {
-            let (utilization, live) = self.followed.get(&sample.key)?.means?;
-            let work = f64::from(sample.weight) * live;
-            (work > 0.0).then_some((work, work / utilization))
-        });
-        let (count, work, capacity) = compared
-            .fold((0, 0.0, 0.0), |(count, work, capacity), (done, could)| {
-                (count + 1, work + done, capacity + could)
-            });
-        (count >= 2 && capacity > 0.0).then(|| work / capacity)
+    /// Of all that can be compared; `None` for fewer than two.
+    fn means(&self, samples: &[Sample]) -> Option<Means> {
+        let (mut count, mut work, mut capacity, mut busy) = (0, 0.0, 0.0, 0.0);
+        for sample in samples.iter().filter(|sample| !sample.changing) {
+            let Some((utilization, live)) = self.followed.get(&sample.key).and_then(|f| f.means)
+            else {
+                continue;
+            };
+            let done = f64::from(sample.weight) * live;
+            if done > 0.0 {
+                count += 1;
+                work += done;
+                capacity += done / utilization;
+                busy += done * utilization;
+            }
+        }
+        let means = Means { mean: work / capacity, busy: busy / work };
+        (count >= 2 && capacity > 0.0).then_some(means)
     }
 
     /// Where even the best has less than its weight, all rise together, which moves no slots.

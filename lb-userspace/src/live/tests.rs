@@ -332,6 +332,22 @@ fn one_report_alone_compares_with_nothing() {
     }
 }
 
+/// One that always says that it does next to nothing keeps the others from nothing.
+#[test]
+fn a_backend_that_says_it_idles_stops_nobody_from_being_evened_out() {
+    let policy = Policy { load: Some(LoadPolicy::default()), ..Policy::default() };
+    let mut world = World::new(4, policy);
+    world.update();
+    for _ in 0..120 {
+        for (number, utilization) in [0.001, 0.95, 0.95, 0.3].into_iter().enumerate() {
+            world.inputs[number].load = Some(Reported { utilization, at: world.now });
+        }
+        world.after(1);
+    }
+    // It gets what the floor leaves.
+    assert_eq!(world.permille(), [1000, 100, 100, 100]);
+}
+
 /// What may happen to a backend in a second.
 #[derive(Clone, Copy, Debug)]
 enum Blow {
