@@ -23,6 +23,13 @@ pub struct Lease {
     ends: Option<Instant>,
 }
 
+impl Lease {
+    /// Whether its backend takes new flows.
+    fn serves(&self) -> bool {
+        !self.leaves && self.weight > 0
+    }
+}
+
 /// What a registration changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseChange {
@@ -122,7 +129,8 @@ impl Leases {
         }
         let end = |(service, keys): (String, Vec<BackendKey>)| {
             let leases = self.of_mut(&service);
-            let serves = |(key, lease): (&BackendKey, &Lease)| !lease.leaves && !keys.contains(key);
+            let serves =
+                |(key, lease): (&BackendKey, &Lease)| lease.serves() && !keys.contains(key);
             let last = !others(&service) && !leases.iter().any(serves);
             let (mut out, mut stay) = (Vec::new(), Vec::new());
             for key in keys {
@@ -165,7 +173,7 @@ impl Leases {
     /// Whether another backend of the service than this one takes new flows.
     pub fn others_serve(&self, service: &str, key: BackendKey) -> bool {
         let leases = self.leases.get(service).into_iter().flatten();
-        leases.into_iter().any(|(other, lease)| *other != key && !lease.leaves)
+        leases.into_iter().any(|(other, lease)| *other != key && lease.serves())
     }
 
     /// The backends of a service, in the form that is kept.
@@ -277,6 +285,17 @@ mod tests {
         assert_eq!(leases.end(start + seconds(25), |_| false)[0].out, [key(1)]);
         leases.retain(|_| false);
         assert_eq!((leases.count("web"), leases.next_end()), (0, None));
+    }
+
+    /// One of weight 0 takes no flows over.
+    #[test]
+    fn the_last_that_serves_stays_though_another_is_there() {
+        let (mut leases, start) = (Leases::default(), Instant::now());
+        leases.register("web", key(1), (TTL, 100), start);
+        leases.register("web", key(2), (seconds(60), 0), start);
+        assert!(!leases.others_serve("web", key(1)) && leases.others_serve("web", key(2)));
+        let ended = leases.end(start + TTL, |_| false).remove(0);
+        assert_eq!((ended.out, ended.stay), (vec![], vec![key(1)]));
     }
 
     #[test]
