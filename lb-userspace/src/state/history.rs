@@ -259,14 +259,12 @@ impl History {
     /// Backends that owned slots and are no longer the service's, as they last were. What doesn't
     /// fit the service any more is left out.
     pub fn leaving(&self, service: &ServiceConfig) -> Vec<BackendConfig> {
+        let Some(past) = self.services.get(&text(service.key)) else { return Vec::new() };
+        let present: BTreeSet<_> = service.backends.iter().map(|backend| backend.key).collect();
+        let alone = ServiceConfig { backends: Vec::new(), ..service.clone() };
         let mut leaving: BTreeMap<BackendKey, BackendConfig> = BTreeMap::new();
-        let past = self.services.get(&text(service.key));
-        for member in past.into_iter().flat_map(Past::members) {
-            let Some(key) = member.key().filter(|_| member.owned_slots()) else { continue };
-            if service.backends.iter().any(|backend| backend.key == key) {
-                continue;
-            }
-            let alone = ServiceConfig { backends: Vec::new(), ..service.clone() };
+        for member in past.members().filter(|member| member.owned_slots()) {
+            let Some(key) = member.key().filter(|key| !present.contains(key)) else { continue };
             if let Ok(backend) = member.backend.check(&alone) {
                 leaving.insert(key, backend);
             }
