@@ -219,9 +219,9 @@ pub struct RegisterArgs {
 
 impl RegisterArgs {
     /// The files for TLS.
-    pub fn tls_files(&self) -> TlsFiles<'_> {
-        let own = self.cert.as_deref().zip(self.key.as_deref());
-        TlsFiles { ca: self.ca.as_deref(), own }
+    pub fn tls_files(&self) -> TlsFiles {
+        let own = self.cert.clone().zip(self.key.clone());
+        TlsFiles { ca: self.ca.clone(), own }
     }
 }
 

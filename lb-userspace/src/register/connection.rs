@@ -1,6 +1,13 @@
 //! One request to an agent's door, over a connection of its own.
 
-use std::{io, net::IpAddr, path::Path, pin::pin, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Result;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -35,6 +42,8 @@ use crate::{
 
 /// The door's port where a URL names none.
 const PORT: u16 = 9701;
+/// Where the token stands, if no option names a file.
+const TOKEN_VARIABLE: &str = "XLB_REGISTER_TOKEN";
 /// Longest answer in bytes.
 const ANSWER_MAX: usize = 64 << 10;
 
@@ -65,16 +74,25 @@ impl From<hyper::Error> for Failure {
 }
 
 /// Files in the PEM format, as they were typed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TlsFiles<'a> {
+#[derive(Clone, Debug, Default)]
+pub struct TlsFiles {
     /// Who signs agents' certificates.
-    pub ca: Option<&'a Path>,
+    pub ca: Option<PathBuf>,
     /// This client's certificate and its private key.
-    pub own: Option<(&'a Path, &'a Path)>,
+    pub own: Option<(PathBuf, PathBuf)>,
 }
 
-/// What a client shows, and whom it believes.
+/// The files with what a client shows, and whom it believes. They are read for each request:
+/// tokens and certificates are replaced while registrations last.
 pub(super) struct Access {
+    token_file: Option<PathBuf>,
+    files: TlsFiles,
+    last: Mutex<Keys>,
+}
+
+/// What the files say.
+#[derive(Clone)]
+struct Keys {
     token: Option<HeaderValue>,
     tls: Option<TlsConnector>,
 }
@@ -82,18 +100,39 @@ pub(super) struct Access {
 impl Access {
     /// # Errors
     /// A file can't be used.
-    pub(super) fn new(token: Option<String>, files: TlsFiles<'_>) -> Result<Self> {
+    pub(super) fn new(token_file: Option<PathBuf>, files: TlsFiles) -> Result<Self> {
+        let keys = Keys::read(token_file.as_deref(), &files)?;
+        Ok(Self { token_file, files, last: Mutex::new(keys) })
+    }
+
+    /// As the files are now, or as they last were of use.
+    fn keys(&self) -> Keys {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(keys) = Keys::read(self.token_file.as_deref(), &self.files) {
+            *last = keys;
+        }
+        last.clone()
+    }
+
+    fn has_tls(&self) -> bool {
+        self.files.ca.is_some()
+    }
+}
+
+impl Keys {
+    fn read(token_file: Option<&Path>, files: &TlsFiles) -> Result<Self> {
         let wrong = |text: String| WrongInput(text);
+        let token = token(token_file)?;
         let token = token.map(|token| HeaderValue::try_from(format!("Bearer {token}")));
         let token = token.transpose();
         let mut token =
             token.map_err(|_| wrong("the token has characters that none has".into()))?;
         token.iter_mut().for_each(|token| token.set_sensitive(true));
-        let Some(ca) = files.ca else { return Ok(Self { token, tls: None }) };
+        let Some(ca) = &files.ca else { return Ok(Self { token, tls: None }) };
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots(ca).map_err(|error| wrong(format!("--ca: {error}")))?);
-        let config = match files.own {
+        let config = match &files.own {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
                 let certificates =
@@ -114,7 +153,8 @@ pub(super) struct Agent {
     url: String,
     host: String,
     port: u16,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// Whom its certificate must be for; `None` is without TLS.
+    tls: Option<ServerName<'static>>,
     access: Arc<Access>,
 }
 
@@ -131,13 +171,11 @@ impl Agent {
         let tls = match uri.scheme_str() {
             _ if !matches!(rest, "" | "/") => return Err(wrong(form).into()),
             Some("http") => None,
-            Some("https") => {
-                let connector = access.tls.clone().ok_or_else(|| {
-                    wrong("https needs --ca, the authority that signed the agent's certificate")
-                })?;
-                let name = ServerName::try_from(host.clone()).map_err(|_| wrong(form))?;
-                Some((connector, name))
+            Some("https") if !access.has_tls() => {
+                let why = "https needs --ca, the authority that signed the agent's certificate";
+                return Err(wrong(why).into());
             }
+            Some("https") => Some(ServerName::try_from(host.clone()).map_err(|_| wrong(form))?),
             _ => return Err(wrong(form).into()),
         };
         let (port, access) = (uri.port_u16().unwrap_or(PORT), Arc::clone(access));
@@ -172,11 +210,12 @@ impl Agent {
         let own = stream.local_addr()?.ip().to_canonical();
         let address = wish.address.unwrap_or(own);
         let leaves = method == Method::DELETE;
-        let request = self.request(method, &wish.service, address, body)?;
-        let (status, answer) = match &self.tls {
+        let Keys { token, tls } = self.access.keys();
+        let request = request(method, &wish.service, address, token, body)?;
+        let (status, answer) = match self.tls.clone().zip(tls) {
             None => exchange(stream, request).await?,
-            Some((connector, name)) => {
-                exchange(connector.connect(name.clone(), stream).await?, request).await?
+            Some((name, connector)) => {
+                exchange(connector.connect(name, stream).await?, request).await?
             }
         };
         if status.is_success() {
@@ -194,30 +233,43 @@ impl Agent {
             Err(_) => Err(Failure::Garbled(format!("status {status}"))),
         }
     }
+}
 
-    fn request(
-        &self,
-        method: Method,
-        service: &str,
-        address: IpAddr,
-        body: String,
-    ) -> Result<Request<Full<Bytes>>, Failure> {
-        let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-        let path = format!(
-            "/v1/services/{}/registrations/{}",
-            encoded(service),
-            encoded(&address.to_string())
-        );
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, "xlb")
-            .header(CONTENT_TYPE, "application/json");
-        if let Some(token) = &self.access.token {
-            request = request.header(AUTHORIZATION, token);
-        }
-        request.body(Full::new(Bytes::from(body))).map_err(|e| Failure::Garbled(e.to_string()))
+fn request(
+    method: Method,
+    service: &str,
+    address: IpAddr,
+    token: Option<HeaderValue>,
+    body: String,
+) -> Result<Request<Full<Bytes>>, Failure> {
+    let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let path = format!(
+        "/v1/services/{}/registrations/{}",
+        encoded(service),
+        encoded(&address.to_string())
+    );
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, "xlb")
+        .header(CONTENT_TYPE, "application/json");
+    if let Some(token) = token {
+        request = request.header(AUTHORIZATION, token);
     }
+    request.body(Full::new(Bytes::from(body))).map_err(|e| Failure::Garbled(e.to_string()))
+}
+
+/// The file's first token, or the environment's.
+fn token(file: Option<&Path>) -> Result<Option<String>> {
+    let Some(path) = file else { return Ok(std::env::var(TOKEN_VARIABLE).ok()) };
+    let text = fs::read_to_string(path)
+        .map_err(|error| WrongInput(format!("--token-file {}: {error}", path.display())))?;
+    let mut lines = text.lines().map(str::trim);
+    let token = lines.find(|line| !line.is_empty() && !line.starts_with('#'));
+    let token = token.ok_or_else(|| {
+        WrongInput(format!("--token-file {}: there is no token in it", path.display()))
+    })?;
+    Ok(Some(token.to_owned()))
 }
 
 async fn exchange(
@@ -236,5 +288,28 @@ async fn exchange(
     tokio::select! {
         answer = &mut exchange => answer,
         _ = connection => exchange.await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_token_is_shown_and_a_missing_one_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        let put = |text: &str| fs::write(&path, text).unwrap();
+        put("# the old one\n0123456789abcdef\n");
+        let access = Access::new(Some(path.clone()), TlsFiles::default()).unwrap();
+        let shown = || access.keys().token.unwrap();
+        assert_eq!(shown(), "Bearer 0123456789abcdef");
+        put("fedcba9876543210");
+        assert_eq!(shown(), "Bearer fedcba9876543210");
+        put("");
+        assert_eq!(shown(), "Bearer fedcba9876543210");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(shown(), "Bearer fedcba9876543210");
+        assert!(Access::new(Some(path), TlsFiles::default()).is_err());
     }
 }

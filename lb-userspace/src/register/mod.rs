@@ -6,7 +6,7 @@
 mod agent;
 mod connection;
 
-use std::{fs, io::Write as _, path::Path, sync::Arc, time::Duration};
+use std::{io::Write as _, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -23,8 +23,6 @@ use connection::{Access, Agent};
 
 pub use connection::TlsFiles;
 
-/// Where the token stands, if no option names a file.
-const TOKEN_VARIABLE: &str = "XLB_REGISTER_TOKEN";
 /// Renewals within a TTL.
 const RENEWALS: u32 = 3;
 
@@ -37,7 +35,7 @@ pub fn run(args: RegisterArgs, json: bool) -> Result<u8> {
     if !(least..=most).contains(&args.ttl) {
         return Err(WrongInput("--ttl: a lease lasts from 1s to 1h".to_owned()).into());
     }
-    let access = Access::new(token(args.token_file.as_deref())?, args.tls_files())?;
+    let access = Access::new(args.token_file.clone(), args.tls_files())?;
     let access = Arc::new(access);
     let agents: Vec<Agent> =
         args.agent.iter().map(|url| Agent::new(url, &access)).collect::<Result<_>>()?;
@@ -50,19 +48,6 @@ pub fn run(args: RegisterArgs, json: bool) -> Result<u8> {
     };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(keep(agents, wish, json))
-}
-
-/// The file's first token, or the environment's.
-fn token(file: Option<&Path>) -> Result<Option<String>> {
-    let Some(path) = file else { return Ok(std::env::var(TOKEN_VARIABLE).ok()) };
-    let text = fs::read_to_string(path)
-        .map_err(|error| WrongInput(format!("--token-file {}: {error}", path.display())))?;
-    let mut lines = text.lines().map(str::trim);
-    let token = lines.find(|line| !line.is_empty() && !line.starts_with('#'));
-    let token = token.ok_or_else(|| {
-        WrongInput(format!("--token-file {}: there is no token in it", path.display()))
-    })?;
-    Ok(Some(token.to_owned()))
 }
 
 async fn keep(agents: Vec<Agent>, wish: Wish, json: bool) -> Result<u8> {
