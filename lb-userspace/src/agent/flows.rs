@@ -39,6 +39,8 @@ pub(super) struct FlowWatch {
     pub(super) survey: Survey,
     /// The counters as they were last read.
     pub(super) counters: FlowCounters,
+    /// Slots that got another owner since the agent started.
+    pub(super) moved: BTreeMap<ServiceKey, u64>,
     /// Backends that leave, by service name: no longer desired, with flows that may live.
     pub(super) leaving: BTreeMap<String, Vec<BackendConfig>>,
     /// Draining backends that were found done.
@@ -61,6 +63,7 @@ impl FlowWatch {
             transition,
             survey: Survey::default(),
             counters: FlowCounters::default(),
+            moved: BTreeMap::new(),
             leaving: BTreeMap::new(),
             drained: BTreeSet::new(),
             ends,
@@ -167,7 +170,13 @@ impl Agent {
     /// Makes a change, and follows it.
     pub(super) fn make(&mut self, change: &Change) -> Result<(), dataplane::Error> {
         self.plane.apply(change)?;
-        self.actual.apply(change);
+        for (service, moved) in self.actual.apply(change) {
+            *self.flows.moved.entry(service).or_default() += moved;
+        }
+        if let Change::SetDirectory { services } = change {
+            let keys: BTreeSet<_> = services.iter().map(|service| service.key).collect();
+            self.flows.moved.retain(|service, _| keys.contains(service));
+        }
         self.flows.transition.note(change, dataplane::now());
         Ok(())
     }

@@ -172,6 +172,7 @@ impl<'a> View<'a> {
             ring_size,
             affinity: affinity_word(service.affinity).to_owned(),
             moving_slots: self.moving.get(&service.key).copied().unwrap_or(0),
+            slots_moved_total: self.agent.flows.moved.get(&service.key).copied().unwrap_or(0),
             discovery: self.discovery(service),
             panic: mode.panic,
             backup_active: mode.backup,

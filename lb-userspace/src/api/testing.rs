@@ -297,6 +297,7 @@ impl Memory {
             }
             .to_owned(),
             moving_slots: 0,
+            slots_moved_total: 321,
             discovery: None,
             panic: false,
             backup_active: false,

@@ -110,6 +110,9 @@ pub struct ServiceStatus {
     pub affinity: String,
     /// Slots whose flows may live with others than the slot's owner.
     pub moving_slots: u32,
+    /// Slots that got another owner since the agent started.
+    #[serde(default)]
+    pub slots_moved_total: u64,
     /// Where more backends are found, where that is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovery: Option<DiscoveryStatus>,

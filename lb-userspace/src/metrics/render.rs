@@ -91,6 +91,10 @@ impl Snapshot {
         let moving = services.map(|s| ([("service", &*s.name)], f64::from(s.moving_slots)));
         let help = "Slots whose flows may live with others than the slot's owner";
         gauges(out, "moving_slots", help, moving)?;
+        let services = self.status.services.iter();
+        let moved = services.map(|s| ([("service", &*s.name)], s.slots_moved_total));
+        let help = "Slots that got another owner since the agent started";
+        counters(out, "service_slots_moved", help, moved)?;
         let flows = &self.status.flows;
         let records = [([], flows.records as f64)];
         gauges(out, "flow_records", "Flows in moving slots that are remembered", records)?;

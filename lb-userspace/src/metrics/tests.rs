@@ -72,6 +72,7 @@ async fn a_scrape_tells_everything() {
         "xlb_interface_attached{interface=\"eth0\"} 1.0".to_owned(),
         "xlb_passes_total 77".to_owned(),
         "xlb_drops_total{reason=\"fragment\"} 5".to_owned(),
+        "xlb_service_slots_moved_total{service=\"web\"} 321".to_owned(),
         format!("xlb_backend_packets_total{{{first}}} 1234567"),
         format!("xlb_backend_bytes_total{{{second}}} 987654321"),
         format!("xlb_backend_new_flows_total{{{second}}} 4321"),

@@ -107,8 +107,10 @@ pub enum Change {
 }
 
 impl Actual {
-    /// What the maps hold after a change.
-    pub fn apply(&mut self, change: &Change) {
+    /// What the maps hold after a change. Hands back how many slots of rings that were there got
+    /// another owner by it, by service.
+    pub fn apply(&mut self, change: &Change) -> BTreeMap<ServiceKey, u64> {
+        let mut moved = BTreeMap::new();
         match change {
             Change::SetPort { port, ifindex } => {
                 self.ports.insert(*port, *ifindex);
@@ -123,13 +125,15 @@ impl Actual {
             Change::ClearBackend { id } => {
                 self.backends.remove(id);
             }
-            Change::SetSlots { slots } => self.set_slots(slots),
+            Change::SetSlots { slots } => moved = self.set_slots(slots),
             Change::SetDirectory { services } => self.set_directory(services),
             Change::Grace => {}
         }
+        moved
     }
 
-    fn set_slots(&mut self, slots: &[(u32, Slot)]) {
+    fn set_slots(&mut self, slots: &[(u32, Slot)]) -> BTreeMap<ServiceKey, u64> {
+        let mut moved = BTreeMap::new();
         let mut sorted = slots.to_vec();
         // Stable: of several writes to one slot the last one counts.
         sorted.sort_by_key(|&(index, _)| index);
@@ -138,14 +142,21 @@ impl Actual {
         for service in self.services.values_mut() {
             let start = u64::from(service.entry.ring_start);
             let end = start + u64::from(service.entry.ring_size);
+            let mut differ = 0;
             for &(index, slot) in &sorted[from(start)..from(end)] {
-                service.ring[(index - service.entry.ring_start) as usize] = slot;
+                let place = &mut service.ring[(index - service.entry.ring_start) as usize];
+                differ += u64::from(place.current() != slot.current());
+                *place = slot;
+            }
+            if differ > 0 {
+                moved.insert(service.entry.key, differ);
             }
             if from(start) < from(end) {
                 outside.retain(|&(index, _)| !(start..end).contains(&index.into()));
             }
         }
         outside.into_iter().for_each(|(index, slot)| self.set_unclaimed(index, slot));
+        moved
     }
 
     fn set_unclaimed(&mut self, index: u32, slot: Slot) {
@@ -229,7 +240,8 @@ mod tests {
     fn slots_go_to_every_ring_that_holds_them() {
         let mut actual = Actual::default();
         actual.apply(&set_directory(&[service(1, 0, 3), service(2, 0, 3), service(3, 3, 2)]));
-        actual.apply(&set_slots(&[(1, 4), (3, 5), (9, 6)]));
+        let moved = actual.apply(&set_slots(&[(1, 4), (3, 5), (9, 6)]));
+        assert_eq!(moved.into_values().collect::<Vec<_>>(), [1, 1, 1]);
         assert_eq!(
             [1, 2, 3].map(|id| ring(&actual, id)),
             [vec![0, 4, 0], vec![0, 4, 0], vec![5, 0]]
@@ -237,6 +249,19 @@ mod tests {
         assert_eq!(actual.unclaimed, BTreeMap::from([(9, slot(6))]));
         actual.apply(&set_slots(&[(9, 0)]));
         assert!(actual.unclaimed.is_empty());
+    }
+
+    #[test]
+    fn a_slot_moves_with_its_owner_alone() {
+        let mut actual = Actual::default();
+        let moved = actual.apply(&set_slots(&[(0, 1), (1, 1), (2, 1)]));
+        assert!(moved.is_empty(), "nobody had the place");
+        actual.apply(&set_directory(&[service(1, 0, 3)]));
+        let toward = |owner| Slot::stable(BackendId(1)).toward(BackendId(owner));
+        let slots = vec![(0, toward(2)), (1, slot(1)), (2, toward(3))];
+        let moved = actual.apply(&Change::SetSlots { slots });
+        assert_eq!(moved, BTreeMap::from([(service(1, 0, 3).key, 2)]));
+        assert!(actual.apply(&set_slots(&[(0, 2), (2, 3)])).is_empty(), "they come to rest");
     }
 
     /// The slots of a removed service stay in the table; the next one with that place sees them.
