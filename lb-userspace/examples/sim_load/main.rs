@@ -3,7 +3,7 @@
 //! Prints a table; with `--json` the rows as JSON; with `--write PAGE` puts the table between that
 //! page's markers (`docs/load.md`). `cargo xtask sim-load` runs it, built for release.
 
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the simulation has no agents"))]
+#[expect(dead_code, unused_imports, reason = "the simulation has no agents")]
 #[path = "../../src/live/mod.rs"]
 mod live;
 mod model;

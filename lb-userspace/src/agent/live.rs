@@ -10,7 +10,7 @@ use crate::{
     agent_check::{AgentEvent, AgentSpec},
     api::{Cause, EventKind, LoadStatus, News},
     config::{BackendConfig, ServiceConfig},
-    live::{Check, Input, Live, LiveEvent, Reported, Standing, orca},
+    live::{AgentState, Check, Input, Live, LiveEvent, LoadSource, Reported, Standing, orca},
     model::{BackendKey, ServiceKey},
 };
 
@@ -18,9 +18,12 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct LoadReports(BTreeMap<(ServiceKey, BackendKey), LoadReport>);
 
+/// The least utilisation that an agent can tell, which says whole percents.
+const AGENT_LEAST: f64 = 0.005;
+
 #[derive(Debug, Default)]
 struct LoadReport {
-    /// When the last header came, whatever it said.
+    /// When the last report came, whatever it said.
     read: Option<Instant>,
     last: Option<Reported>,
     understood: u64,
@@ -51,6 +54,16 @@ impl LoadReport {
         let news = complaint.clone().filter(|_| self.error.is_none());
         self.error = complaint;
         news
+    }
+
+    /// Takes in what an agent says that its backend has idle, in percent.
+    fn read_idle(&mut self, percent: u8, at: Instant) {
+        if self.read.is_none_or(|read| read < at) {
+            self.read = Some(at);
+            self.understood += 1;
+            let utilization = (1.0 - f64::from(percent) / 100.0).max(AGENT_LEAST);
+            self.last = Some(Reported { utilization, at });
+        }
     }
 }
 
@@ -115,7 +128,7 @@ impl Agent {
             backup: backend.backup,
             draining: self.is_draining(&service.name, backend.key),
             check,
-            agent: self.agents.state(service.key, backend.key),
+            agent: set_by_agent(service, self.agents.state(service.key, backend.key)),
             load: self.loads.0.get(&(service.key, backend.key)).and_then(|load| load.last),
             known_permille: known,
         }
@@ -134,16 +147,26 @@ impl Agent {
         let mut reports = std::mem::take(&mut self.loads.0);
         let mut kept = BTreeMap::new();
         let mut complaints = Vec::new();
-        for service in self.effective.services.iter().filter(|s| s.live.load.is_some()) {
+        for service in &self.effective.services {
+            let Some(policy) = &service.live.load else { continue };
             for backend in &service.backends {
                 let id = (service.key, backend.key);
                 let mut report = reports.remove(&id).unwrap_or_default();
-                let new = self.health.endpoint_load(service.key, backend.key, report.read);
-                if let Some(new) = new
-                    && let Some(complaint) = report.read(&new.text, new.at)
-                {
-                    complaints.push((service.name.clone(), backend.key, complaint));
-                }
+                let complaint = match policy.source {
+                    LoadSource::Agent => {
+                        let said = self.agents.percent(service.key, backend.key);
+                        if let Some((percent, at)) = said {
+                            report.read_idle(percent, at);
+                        }
+                        None
+                    }
+                    LoadSource::Orca => {
+                        let new = self.health.endpoint_load(service.key, backend.key, report.read);
+                        new.and_then(|new| report.read(&new.text, new.at))
+                    }
+                };
+                let named = |why| (service.name.clone(), backend.key, why);
+                complaints.extend(complaint.map(named));
                 kept.insert(id, report);
             }
         }
@@ -159,9 +182,10 @@ impl Agent {
         backend: BackendKey,
     ) -> Option<LoadStatus> {
         let report = self.loads.0.get(&(service.key, backend))?;
+        let source = service.live.load.as_ref()?.source;
         Some(LoadStatus {
             utilization: report.last.map(|last| last.utilization),
-            source: "orca".to_owned(),
+            source: source.word().to_owned(),
             age_seconds: report.last.map(|last| last.at.elapsed().as_secs_f64()),
             reports_total: report.understood,
             ignored_total: report.ignored,
@@ -191,7 +215,10 @@ impl Agent {
         else {
             return;
         };
-        let sort = |state: &crate::live::AgentState| (state.wanted, state.up, state.drains());
+        let sort = |state: &AgentState| {
+            let set = set_by_agent(service, *state);
+            (set.wanted, set.up, set.drains())
+        };
         if sort(before) == sort(after) {
             return;
         }
@@ -237,6 +264,14 @@ impl Agent {
                 news.became("damped", "serving")
             }
         });
+    }
+}
+
+/// What of an agent's words decides by itself: where its percentage tells load, that doesn't.
+fn set_by_agent(service: &ServiceConfig, said: AgentState) -> AgentState {
+    match service.live.load.as_ref().map(|load| load.source) {
+        Some(LoadSource::Agent) => AgentState { percent: AgentState::default().percent, ..said },
+        _ => said,
     }
 }
 

@@ -12,14 +12,10 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
-use tokio::{
-    sync::mpsc,
-    task::JoinHandle,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::mpsc, task::JoinHandle, time::sleep_until};
 
 use crate::{
     config::AgentCheck,
@@ -62,6 +58,8 @@ pub struct AgentReport {
     pub said: Option<String>,
     /// When it said that.
     pub said_at: Option<SystemTime>,
+    /// When it last said a percentage.
+    pub percent_at: Option<Instant>,
     /// Why the last question had no answer that is understood.
     pub error: Option<String>,
     /// Questions that were answered.
@@ -124,6 +122,12 @@ impl AgentChecks {
         running.map(|running| lock(&running.report).state).unwrap_or_default()
     }
 
+    /// The percentage that an agent said last, and when; `None` where it said none.
+    pub fn percent(&self, service: ServiceKey, backend: BackendKey) -> Option<(u8, Instant)> {
+        let report = lock(&self.running.get(&(service, backend))?.report);
+        Some((report.state.percent, report.percent_at?))
+    }
+
     /// Whether each was asked once, with or without an answer.
     pub fn all_asked(&self) -> bool {
         self.running.values().all(|running| {
@@ -155,7 +159,7 @@ async fn run(spec: AgentSpec, report: SharedReport, events: mpsc::Sender<AgentEv
     let target = SocketAddr::new(spec.backend.address, spec.check.port);
     let mut next = Instant::now();
     loop {
-        sleep_until(next).await;
+        sleep_until(next.into()).await;
         next += jittered(spec.check.interval);
         let answer = ask::ask(target, &spec.check).await;
         let event = note(&spec, &report, answer);
@@ -192,6 +196,7 @@ fn note(
         .or_else(|| words.is_empty().then(|| "it said nothing".to_owned()));
     report.said = Some(said.clone());
     report.said_at = Some(SystemTime::now());
+    report.percent_at = words.percent.map(|_| Instant::now()).or(report.percent_at);
     let before = report.state;
     report.state = before.after(&words);
     (report.state != before).then_some(AgentEvent {

@@ -296,7 +296,7 @@ pub struct HealthStatus {
 pub struct LoadStatus {
     /// The last report: 1 is all that it can. `None` until one came.
     pub utilization: Option<f64>,
-    /// Where reports come from: `orca`.
+    /// Where reports come from: `orca` or `agent`.
     pub source: String,
     /// Seconds since the last report.
     pub age_seconds: Option<f64>,

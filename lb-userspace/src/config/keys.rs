@@ -370,8 +370,8 @@ section! { agent_check, "[service.agent_check]",
 section! { load, "[service.load]",
     "Live weights follow how loaded the backends say that they are, so that all are about equally utilised. The least loaded one keeps its full weight.";
     SOURCE = "source", Text, Required,
-        "\"orca\"",
-        "Where reports come from: the `endpoint-load-metrics` header in the responses to the http check.";
+        "\"orca\" or \"agent\"",
+        "Where reports come from: `orca` is the `endpoint-load-metrics` header in the responses to the http check; with `agent`, the percentage that the agent on a backend says is what it has idle.";
     SMOOTHING = "smoothing", Text, Text("15s"),
         "a duration from \"1s\" to \"10m\"",
         "Time constant of the mean that decides. No less than a change of load takes to show in the reports.";

@@ -13,7 +13,7 @@ use super::{
     types::AgentCheck,
     value,
 };
-use crate::live::{LoadPolicy, Policy};
+use crate::live::{LoadPolicy, LoadSource, Policy};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -30,7 +30,10 @@ pub(super) fn check(
     let window = value::duration(SECOND..=HOUR * 24);
     let flapping_window = table.value(&keys::FLAPPING_WINDOW, faults, window);
     let load = match table.get(&keys::LOAD) {
-        Some(node) => Some(load(node, &table.path_of(keys::LOAD.name), health, faults)?),
+        Some(node) => {
+            let has_agents = table.get(&keys::AGENT_CHECK).is_some();
+            Some(load(node, &table.path_of(keys::LOAD.name), health, has_agents, faults)?)
+        }
         None => None,
     };
     Some(Policy {
@@ -46,6 +49,7 @@ fn load(
     node: &Node,
     path: &str,
     health: Option<&HealthCheck>,
+    has_agents: bool,
     faults: &mut Faults,
 ) -> Option<LoadPolicy> {
     let table = Table::open(node, path, &load::SECTION, faults)?;
@@ -55,14 +59,23 @@ fn load(
     let floor = table.value(&load::FLOOR, faults, value::percent(1..=100));
     let max_step = table.value(&load::MAX_STEP, faults, value::percent(1..=100));
     let stale_after = table.value(&load::STALE_AFTER, faults, value::duration(SECOND..=HOUR));
-    if source.is_some() && health.is_some_and(|health| !tells_load(health)) {
-        let message = "the reports stand in responses to a check by HTTP, and there is none";
+    let untold = match source {
+        Some(LoadSource::Orca) if health.is_some_and(|health| !tells_load(health)) => Some((
+            "the reports stand in responses to a check by HTTP, and there is none",
+            "add [service.health] with type = \"http\", or leave [service.load] out",
+        )),
+        Some(LoadSource::Agent) if !has_agents => Some((
+            "the reports are what agents on the backends say, and none is asked",
+            "add [service.agent_check], or leave [service.load] out",
+        )),
+        _ => None,
+    };
+    if let Some((message, help)) = untold {
         let fault = Fault::new(ErrorKind::Impossible, message);
-        let help = "add [service.health] with type = \"http\", or leave [service.load] out";
         table.fault(&load::SOURCE, fault.help(help), faults);
     }
-    source?;
     Some(LoadPolicy {
+        source: source?,
         smoothing: smoothing?,
         floor_permille: u16::from(floor?) * 10,
         max_step_permille: u16::from(max_step?) * 10,

@@ -112,7 +112,7 @@ pub struct AgentCheckSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoadSpec {
-    /// `orca`.
+    /// `orca` or `agent`.
     pub source: String,
     /// A duration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -407,7 +407,7 @@ impl From<&AgentCheck> for AgentCheckSpec {
 impl From<&LoadPolicy> for LoadSpec {
     fn from(load: &LoadPolicy) -> Self {
         Self {
-            source: "orca".to_owned(),
+            source: load.source.word().to_owned(),
             smoothing: Some(duration_text(load.smoothing)),
             floor: Some(format!("{}%", load.floor_permille / 10)),
             max_step: Some(format!("{}%", load.max_step_permille / 10)),

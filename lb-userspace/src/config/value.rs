@@ -21,7 +21,10 @@ use super::{
     read::wrong_type,
     types::{DnsRecord, NextHop, XdpMode},
 };
-use crate::model::{Forward, MacAddress, TextError, unicast};
+use crate::{
+    live::LoadSource,
+    model::{Forward, MacAddress, TextError, unicast},
+};
 
 pub(super) const AFFINITIES: &[(&str, Affinity)] =
     &[("flow", Affinity::Flow), ("source", Affinity::Source), ("packet", Affinity::Packet)];
@@ -114,8 +117,8 @@ pub(super) fn percent(allowed: RangeInclusive<u8>) -> impl Fn(&Node) -> Result<u
     }
 }
 
-pub(super) fn load_source(node: &Node) -> Result<(), Fault> {
-    word(text(node)?, &[("orca", ())], &[], "source of load reports")
+pub(super) fn load_source(node: &Node) -> Result<LoadSource, Fault> {
+    word(text(node)?, LoadSource::WORDS, &[], "source of load reports")
 }
 
 /// What is sent to an agent.

@@ -22,7 +22,7 @@ use std::{
 };
 
 pub use load::Reported;
-pub use policy::{LoadPolicy, Policy};
+pub use policy::{LoadPolicy, LoadSource, Policy};
 pub use words::{AgentState, Wanted, Words};
 
 use crate::model::{BackendKey, ServiceKey};

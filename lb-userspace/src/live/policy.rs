@@ -20,6 +20,8 @@ pub struct Policy {
 /// How live weights follow load reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadPolicy {
+    /// Who tells how loaded a backend is.
+    pub source: LoadSource,
     /// Time constant of the means that decide.
     pub smoothing: Duration,
     /// The least part of its weight that a backend is given for its load, in thousandths.
@@ -28,6 +30,29 @@ pub struct LoadPolicy {
     pub max_step_permille: u16,
     /// A report that is older says nothing any more.
     pub stale_after: Duration,
+}
+
+/// Where load reports come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LoadSource {
+    /// Open Request Cost Aggregation, in the responses to HTTP checks.
+    #[default]
+    Orca,
+    /// Agents on the backends: their percentage is what the backend has idle, no set point.
+    Agent,
+}
+
+impl LoadSource {
+    /// Each with its word in the config.
+    pub const WORDS: &[(&str, Self)] = &[("orca", Self::Orca), ("agent", Self::Agent)];
+
+    /// Its word in the config.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Orca => "orca",
+            Self::Agent => "agent",
+        }
+    }
 }
 
 impl Default for Policy {
@@ -45,6 +70,7 @@ impl Default for Policy {
 impl Default for LoadPolicy {
     fn default() -> Self {
         Self {
+            source: LoadSource::default(),
             smoothing: Duration::from_secs(15),
             floor_permille: 100,
             max_step_permille: 50,

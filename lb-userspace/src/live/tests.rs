@@ -284,9 +284,20 @@ fn who_flaps_is_held_back_unless_nobody_else_lives() {
     assert_eq!(world.events.last(), Some(&LiveEvent::Undamped(key(0))));
 }
 
-/// Servers that are as loaded as their share of the work makes them, and say so late.
-fn even_out(speeds: &[f64], delay: usize, seconds: usize) -> (Vec<f64>, Vec<Vec<u16>>) {
-    let policy = Policy { load: Some(LoadPolicy::default()), ..Policy::default() };
+fn follows_load() -> Policy {
+    Policy { load: Some(LoadPolicy::default()), ..Policy::default() }
+}
+
+fn reports(input: &mut Input, utilization: f64, at: Instant) {
+    input.load = Some(Reported { utilization, at });
+}
+
+/// Servers that are as loaded as their share of the work makes them, and `tell` so late.
+fn even_out(
+    (speeds, delay, seconds): (&[f64], usize, usize),
+    policy: Policy,
+    tell: fn(&mut Input, f64, Instant),
+) -> (Vec<f64>, Vec<Vec<u16>>) {
     let mut world = World::new(speeds.len(), policy);
     let mut past = vec![world.update()];
     let work = 0.5 * speeds.iter().sum::<f64>();
@@ -298,7 +309,7 @@ fn even_out(speeds: &[f64], delay: usize, seconds: usize) -> (Vec<f64>, Vec<Vec<
     for second in 0..seconds {
         let seen = utilization(&past[second.saturating_sub(delay)]);
         for (input, utilization) in world.inputs.iter_mut().zip(seen) {
-            input.load = Some(Reported { utilization, at: world.now });
+            tell(input, utilization, world.now);
         }
         past.push(world.after(1));
     }
@@ -309,7 +320,7 @@ fn even_out(speeds: &[f64], delay: usize, seconds: usize) -> (Vec<f64>, Vec<Vec<
 fn load_is_evened_out_and_then_nothing_moves() {
     for delay in [0, 1, 3, 5, 10] {
         for speeds in [&[1.0, 1.0, 0.5][..], &[2.0, 1.0], &[1.0, 0.25, 1.0, 1.0], &[1.0; 5]] {
-            let (utilization, past) = even_out(speeds, delay, 240);
+            let (utilization, past) = even_out((speeds, delay, 240), follows_load(), reports);
             let mean = utilization.iter().sum::<f64>() / utilization.len() as f64;
             let most = utilization.iter().copied().fold(0.0, f64::max);
             assert!(most <= 1.1 * mean, "{speeds:?}, delay {delay}: {utilization:?}");
@@ -318,6 +329,23 @@ fn load_is_evened_out_and_then_nothing_moves() {
             let full = last.iter().max();
             assert!(full >= Some(&950), "{speeds:?}, delay {delay}: {last:?}");
         }
+    }
+}
+
+/// What is idle is no set point: it falls with the weight that it sets.
+#[test]
+fn an_idle_percentage_as_a_set_point_swings() {
+    for delay in [1, 3] {
+        let world = (&[0.5, 1.0, 1.0][..], delay, 240);
+        let (_, past) = even_out(world, Policy::default(), |input, utilization, _| {
+            let idle = (100.0 * (1.0 - utilization)).clamp(1.0, 100.0);
+            input.agent = input.agent.after(&Words::parse(&format!("{idle:.0}%")));
+        });
+        let moved = |server: usize| -> u64 {
+            let steps = past[180..].windows(2);
+            steps.map(|step| u64::from(step[0][server].abs_diff(step[1][server]))).sum()
+        };
+        assert!(moved(0) > 500, "a minute moves {} thousandths", moved(0));
     }
 }
 

@@ -37,7 +37,8 @@ impl Default for AgentState {
 pub struct Words {
     wanted: Option<Wanted>,
     up: Option<bool>,
-    percent: Option<u8>,
+    /// The percentage that it speaks of, 0 to 100.
+    pub percent: Option<u8>,
     /// Words that mean nothing here.
     pub unknown: Vec<String>,
 }

@@ -4,6 +4,7 @@ mod api;
 mod bad;
 mod discovery;
 mod good;
+mod live;
 
 use super::{Config, ConfigErrors, parse};
 
