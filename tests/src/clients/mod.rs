@@ -1,5 +1,6 @@
 //! Real clients in namespaces, which count who answered.
 
+pub mod arrivals;
 pub mod attempts;
 mod background;
 pub mod flood;

@@ -274,7 +274,7 @@ pub struct AgentCheck {
 /// How load is followed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Load {
-    /// `orca`.
+    /// `orca` or `agent`.
     pub source: String,
     /// Time constant.
     #[serde(skip_serializing_if = "Option::is_none")]
