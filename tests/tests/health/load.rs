@@ -34,6 +34,7 @@ fn many_checks_are_cheap() -> Result<()> {
     host.namespace.ip(&format!("route add local {NETWORK} dev lo"))?;
     lab.balancer.namespace.ip(&format!("route add {NETWORK} via {}", host.v4))?;
     let _servers = Servers::start(&host.namespace)?;
+    let mut over = Vec::new();
     for (kind, more, via) in [
         ("tcp", "", "address"),
         ("http", "path = \"/ok\"", "address"),
@@ -70,15 +71,15 @@ fn many_checks_are_cheap() -> Result<()> {
             begun.elapsed()
         );
         if timed {
-            measure(&mut agent, &format!("{kind} via {via}"))?;
+            over.extend(measure(&mut agent, &format!("{kind} via {via}"))?);
         }
     }
+    ensure!(over.is_empty(), "{}", over.join("; "));
     Ok(())
 }
 
-/// # Errors
-/// The checks take more than [`LIMITS`].
-fn measure(agent: &mut Agent<'_>, kind: &str) -> Result<()> {
+/// Measures and prints; what is more than [`LIMITS`], if anything.
+fn measure(agent: &mut Agent<'_>, kind: &str) -> Result<Option<String>> {
     let ended = |agent: &Agent<'_>, what: &str| {
         count(agent, |backend| backend["health"][what].as_u64().unwrap_or(0))
     };
@@ -91,12 +92,9 @@ fn measure(agent: &mut Agent<'_>, kind: &str) -> Result<()> {
     let memory = memory_mib(pid)?;
     let passed = ended(agent, "passed_total")? - passed;
     let bad = ended(agent, "failed_total")? + ended(agent, "inconclusive_total")?;
-    println!(
-        "{kind}: {passed} passed in {took:.1?}, {bad} of all didn't; {used:.3} of a CPU, {memory} MiB"
-    );
-    ensure!(used <= LIMITS.0, "{kind}: {used:.3} of a CPU");
-    ensure!(memory <= LIMITS.1, "{kind}: {memory} MiB");
-    Ok(())
+    let figures = format!("{kind}: {used:.3} of a CPU, {memory} MiB");
+    println!("{figures}; {passed} passed in {took:.1?}, {bad} of all didn't");
+    Ok((used > LIMITS.0 || memory > LIMITS.1).then_some(figures))
 }
 
 fn count(agent: &Agent<'_>, of: impl Fn(&serde_json::Value) -> u64) -> Result<u64> {
