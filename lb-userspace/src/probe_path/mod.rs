@@ -34,7 +34,7 @@ use crate::{
 };
 use namespace::{HostEnd, Namespace};
 use ports::Ports;
-pub use target::Target;
+pub use target::{Port, Target};
 use target::{Sockets, State};
 
 /// Why there is no way for probes through VIPs.

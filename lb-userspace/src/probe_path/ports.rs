@@ -1,14 +1,13 @@
 //! Source ports of probes: pure, and time is an argument.
 //!
-//! A port names what its probe is for, so none is used again while an older probe from it may
-//! still be under way.
+//! A port names what its probe is for, so none is used again while packets of an older probe from
+//! it may still be under way.
 
 use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
+    collections::VecDeque,
     fs,
     ops::RangeInclusive,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// Ports that anybody may bind to.
@@ -19,12 +18,14 @@ const LEAST: usize = 16_384;
 /// VIP from the same address, and what comes back must find who asked.
 const AGENTS: u32 = 4;
 
-/// The ports, the longest unused first.
+/// How long after a probe's end its last packets may still be under way.
+const AFTERMATH: Duration = Duration::from_millis(250);
+
+/// The ports that nobody uses.
 #[derive(Debug)]
 pub(super) struct Ports {
-    free: VecDeque<u16>,
-    /// Ports in use, by when they are free again.
-    busy: BinaryHeap<Reverse<(Instant, u16)>>,
+    /// The longest unused first, with the time since when each may be used again.
+    unused: VecDeque<(Option<Instant>, u16)>,
 }
 
 impl Ports {
@@ -34,21 +35,19 @@ impl Ports {
         let others = |port: &u16| hosts_own.as_ref().is_none_or(|own| !own.contains(port));
         let enough = ALL.filter(others).count() >= LEAST;
         let ours = |port: &u16| u32::from(*port) % AGENTS == number % AGENTS;
-        let free = ALL.filter(|port| ours(port) && (!enough || others(port)));
-        Self { free: free.collect(), busy: BinaryHeap::new() }
+        let unused = ALL.filter(|port| ours(port) && (!enough || others(port)));
+        Self { unused: unused.map(|port| (None, port)).collect() }
     }
 
-    /// A port for a probe that is over by `until`; `None` while all are in use.
-    pub(super) fn take(&mut self, now: Instant, until: Instant) -> Option<u16> {
-        while let Some(Reverse((free_again, port))) = self.busy.peek().copied()
-            && free_again <= now
-        {
-            self.busy.pop();
-            self.free.push_back(port);
-        }
-        let port = self.free.pop_front()?;
-        self.busy.push(Reverse((until, port)));
-        Some(port)
+    /// A port for a probe; `None` while all are in use, or were a moment ago.
+    pub(super) fn take(&mut self, now: Instant) -> Option<u16> {
+        let rested = |(since, _): &mut (Option<Instant>, u16)| since.is_none_or(|it| it <= now);
+        self.unused.pop_front_if(rested).map(|(_, port)| port)
+    }
+
+    /// The probe from that port has ended.
+    pub(super) fn give_back(&mut self, port: u16, now: Instant) {
+        self.unused.push_back((Some(now + AFTERMATH), port));
     }
 }
 
@@ -64,35 +63,25 @@ fn range(text: &str) -> Option<RangeInclusive<u16>> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, time::Duration};
+    use std::collections::BTreeSet;
 
     use super::*;
 
     #[test]
     fn no_port_is_used_again_in_time() {
         let begin = Instant::now();
-        let second = Duration::from_secs(1);
         let mut ports = Ports::new(None, 0);
         let mut taken = BTreeSet::new();
-        while let Some(port) = ports.take(begin, begin + second) {
+        while let Some(port) = ports.take(begin) {
             assert!(taken.insert(port), "{port} twice");
         }
         assert_eq!(taken.len(), ALL.count() / 4);
-        assert_eq!(ports.take(begin + second / 2, begin + second), None);
-        let again = ports.take(begin + second, begin + 2 * second);
-        assert_eq!(again, Some(1024), "the one that is unused for the longest");
-    }
-
-    #[test]
-    fn a_short_probe_frees_its_port_before_a_long_one() {
-        let begin = Instant::now();
-        let second = Duration::from_secs(1);
-        let mut ports = Ports::new(Some(1024..=49_151), 0);
-        let long = ports.take(begin, begin + 10 * second).unwrap();
-        let short = ports.take(begin, begin + second).unwrap();
-        while ports.take(begin, begin + 5 * second).is_some() {}
-        assert_eq!(ports.take(begin + second, begin + second), Some(short));
-        assert_ne!(long, short);
+        ports.give_back(2048, begin);
+        ports.give_back(1024, begin + AFTERMATH / 2);
+        assert_eq!(ports.take(begin + AFTERMATH / 2), None, "neither has rested");
+        assert_eq!(ports.take(begin + AFTERMATH), Some(2048), "the one that is unused for longer");
+        assert_eq!(ports.take(begin + AFTERMATH), None);
+        assert_eq!(ports.take(begin + 2 * AFTERMATH), Some(1024));
     }
 
     #[test]
@@ -104,13 +93,13 @@ mod tests {
         let mut seen = BTreeSet::new();
         for number in 0..4 {
             let mut ports = Ports::new(Some(32_768..=60_999), number);
-            while let Some(port) = ports.take(now, now + Duration::from_secs(1)) {
+            while let Some(port) = ports.take(now) {
                 assert!(!(32_768..=60_999).contains(&port), "{port}");
                 assert!(seen.insert(port), "{port} is two agents'");
             }
         }
         assert_eq!(seen.len(), 36_280);
         // None would be left.
-        assert_eq!(Ports::new(Some(1024..=65_535), 1).take(now, now), Some(1025));
+        assert_eq!(Ports::new(Some(1024..=65_535), 1).take(now), Some(1025));
     }
 }

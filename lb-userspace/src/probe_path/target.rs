@@ -15,8 +15,6 @@ use tokio::{
 use super::{Wanted, namespace::Namespace, ports::Ports};
 use crate::dataplane::ProbePorts;
 
-/// How long after a probe's end its last packets may still be under way.
-const AFTERMATH: Duration = Duration::from_millis(250);
 /// Ports that are tried where something holds one longer than it should.
 const TRIES: u32 = 4;
 
@@ -97,39 +95,39 @@ impl Target {
         }
     }
 
-    /// Opens a TCP connection, as soon as the way is known; the caller bounds the time.
+    /// Opens a TCP connection from a port of its own, as soon as the way is known; the caller bounds the time.
     ///
     /// # Errors
     /// As socket(2), bind(2) and connect(2); of the kind `AddrNotAvailable` where this host can't
     /// send such probes.
-    pub async fn connect(&self) -> io::Result<TcpStream> {
+    pub async fn connect(&self) -> io::Result<(TcpStream, Port)> {
         let source = self.source().await?;
         let mut tries = 1..=TRIES;
         loop {
-            let from = SocketAddr::new(source, self.port()?);
-            match self.sockets.namespace.tcp(from).await {
-                Ok(socket) => return socket.connect(self.vip).await,
+            let port = self.port()?;
+            match self.sockets.namespace.tcp(SocketAddr::new(source, port.number)).await {
+                Ok(socket) => return Ok((socket.connect(self.vip).await?, port)),
                 Err(error) if tries.next().is_none() || !is_taken(&error) => return Err(error),
                 Err(_) => {}
             }
         }
     }
 
-    /// A UDP socket that sends to the VIP on that backend and takes datagrams of nobody else, as
-    /// soon as the way is known; the caller bounds the time.
+    /// A UDP socket that sends to the VIP on that backend, from a port of its own, and takes
+    /// datagrams of nobody else, as soon as the way is known; the caller bounds the time.
     ///
     /// # Errors
     /// As [`Target::connect`].
-    pub async fn datagrams(&self) -> io::Result<UdpSocket> {
+    pub async fn datagrams(&self) -> io::Result<(UdpSocket, Port)> {
         let source = self.source().await?;
         let mut tries = 1..=TRIES;
         loop {
-            let from = SocketAddr::new(source, self.port()?);
-            match self.sockets.namespace.udp(from).await {
+            let port = self.port()?;
+            match self.sockets.namespace.udp(SocketAddr::new(source, port.number)).await {
                 Ok(socket) => {
                     let socket = UdpSocket::from_std(socket)?;
                     socket.connect(self.vip).await?;
-                    return Ok(socket);
+                    return Ok((socket, port));
                 }
                 Err(error) if tries.next().is_none() || !is_taken(&error) => return Err(error),
                 Err(_) => {}
@@ -151,16 +149,35 @@ impl Target {
     }
 
     /// A source port that stands for this target from now on.
-    fn port(&self) -> io::Result<u16> {
-        let now = Instant::now();
+    fn port(&self) -> io::Result<Port> {
         let mut ports = self.sockets.ports.lock().unwrap_or_else(PoisonError::into_inner);
         let (ports, map) = &mut *ports;
-        let port = ports.take(now, now + self.timeout + AFTERMATH).ok_or_else(|| {
+        let number = ports.take(Instant::now()).ok_or_else(|| {
             let why = "all source ports are in use: fewer checks, longer intervals or shorter timeouts need fewer";
             io::Error::new(io::ErrorKind::AddrNotAvailable, why)
         })?;
-        map.set(port, self.number).map_err(io::Error::other)?;
+        let port = Port { number, sockets: Arc::clone(&self.sockets) };
+        map.set(number, self.number).map_err(io::Error::other)?;
         Ok(port)
+    }
+}
+
+/// A source port, somebody's alone until it is dropped.
+pub struct Port {
+    number: u16,
+    sockets: Arc<Sockets>,
+}
+
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Port").field(&self.number).finish()
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        let mut ports = self.sockets.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        ports.0.give_back(self.number, Instant::now());
     }
 }
 

@@ -102,7 +102,7 @@ fn serve(peer: &Peer, listen: SocketAddr) {
 
 async fn echoes(target: &Target) {
     let exchange = async {
-        let mut stream = target.connect().await.unwrap();
+        let (mut stream, _port) = target.connect().await.unwrap();
         let sent = vec![7; 20_000];
         stream.write_all(&sent).await.unwrap();
         let mut received = vec![0; sent.len()];
@@ -196,7 +196,7 @@ fn datagrams_come_back_and_a_closed_port_shows() {
             let socket = bound.await.unwrap();
             socket.set_nonblocking(true).unwrap();
             let server = UdpSocket::from_std(socket).unwrap();
-            let probe = target.datagrams().await.unwrap();
+            let (probe, _port) = target.datagrams().await.unwrap();
             probe.send(b"ping").await.unwrap();
             let mut buffer = [0; 16];
             let (length, from) =

@@ -88,7 +88,6 @@ async fn over_tcp(
     clock: &Clock,
 ) -> Result<Message, Failure> {
     let mut stream = connect(reach, clock).await?;
-    let _ = stream.set_zero_linger();
     let exchange = async {
         // One write: length and question in one segment.
         let length = (bytes.len() as u16).to_be_bytes();

@@ -39,8 +39,6 @@ impl GrpcProbe {
         means: &Means,
     ) -> Result<String, Failure> {
         let stream = connect(reach, clock).await?;
-        // As in `tcp`.
-        let _ = stream.set_zero_linger();
         let Some(tls) = &self.tls else { return self.call(stream, reach, clock).await };
         let stream = tls::wrap(stream, tls, reach, &means.tls, clock).await?;
         if stream.get_ref().1.alpn_protocol() != Some(b"h2") {

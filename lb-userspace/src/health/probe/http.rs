@@ -54,8 +54,6 @@ impl HttpProbe {
         load: &mut Option<String>,
     ) -> Result<String, Failure> {
         let stream = connect(reach, clock).await?;
-        // A reset in place of the closing handshake, once all is said: as in `tcp`.
-        let _ = stream.set_zero_linger();
         let Some(tls) = &self.tls else { return self.over_1(stream, reach, clock, load).await };
         let stream = tls::wrap(stream, tls, reach, &means.tls, clock).await?;
         match stream.get_ref().1.alpn_protocol() {

@@ -3,6 +3,7 @@
 //! In: a check, and what all checks share ([`Means`]). Out: an outcome, told in a sentence. What
 //! comes from a backend is bounded in size and time, whatever it sends.
 
+mod connection;
 mod dns;
 mod excerpt;
 mod exec;
@@ -18,13 +19,13 @@ mod udp;
 use std::{fmt, io, time::Duration};
 
 use tokio::{
-    net::TcpStream,
     sync::Semaphore,
     time::{Instant, timeout_at},
 };
 
 use super::{CheckSpec, state::Outcome};
 use crate::config::Probe;
+use connection::Connection;
 pub(super) use reach::Reach;
 
 /// Longest reason in bytes.
@@ -128,14 +129,11 @@ impl Clock {
 }
 
 async fn tcp(reach: Reach<'_>, clock: &Clock) -> Result<String, Failure> {
-    let stream = connect(reach, clock).await?;
-    // A reset instead of the closing handshake: no TIME_WAIT for each probe, here or there. Where
-    // it can't be had, the connection is closed the long way.
-    let _ = stream.set_zero_linger();
+    connect(reach, clock).await?;
     Ok(format!("{reach} accepts connections"))
 }
 
-async fn connect(reach: Reach<'_>, clock: &Clock) -> Result<TcpStream, Failure> {
+async fn connect(reach: Reach<'_>, clock: &Clock) -> Result<Connection, Failure> {
     let step = format!("connecting to {reach}");
     clock.limit(&step, reach.connect()).await?.map_err(|error| {
         let seen = format!("connect to {reach}: {error}");
@@ -149,9 +147,10 @@ fn is_local(error: &io::Error) -> bool {
     const ENOMEM: i32 = 12;
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
+    const EADDRINUSE: i32 = 98;
     const EADDRNOTAVAIL: i32 = 99;
     const ENOBUFS: i32 = 105;
-    const LOCAL: [i32; 6] = [EAGAIN, ENOMEM, ENFILE, EMFILE, EADDRNOTAVAIL, ENOBUFS];
+    const LOCAL: [i32; 7] = [EAGAIN, ENOMEM, ENFILE, EMFILE, EADDRINUSE, EADDRNOTAVAIL, ENOBUFS];
     match error.raw_os_error() {
         Some(number) => LOCAL.contains(&number),
         // A source address, or a port there, that a probe through a VIP can't have.

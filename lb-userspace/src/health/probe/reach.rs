@@ -7,8 +7,9 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, UdpSocket};
 
+use super::connection::{Connection, Datagrams};
 use crate::probe_path::Target;
 
 /// The way of a probe.
@@ -41,10 +42,20 @@ impl Reach<'_> {
     ///
     /// # Errors
     /// As socket(2) and connect(2).
-    pub(in crate::health) async fn connect(&self) -> io::Result<TcpStream> {
+    pub(in crate::health) async fn connect(&self) -> io::Result<Connection> {
         match *self {
-            Self::Address(target) => TcpStream::connect(target).await,
-            Self::Vip(target) => target.connect().await,
+            Self::Address(target) => {
+                let socket = match target {
+                    SocketAddr::V4(_) => TcpSocket::new_v4(),
+                    SocketAddr::V6(_) => TcpSocket::new_v6(),
+                }?;
+                socket.set_zero_linger()?;
+                Ok(Connection::new(socket.connect(target).await?, None))
+            }
+            Self::Vip(target) => {
+                let (stream, port) = target.connect().await?;
+                Ok(Connection::new(stream, Some(port)))
+            }
         }
     }
 
@@ -53,7 +64,7 @@ impl Reach<'_> {
     ///
     /// # Errors
     /// As socket(2), bind(2) and connect(2).
-    pub(in crate::health) async fn datagrams(&self) -> io::Result<UdpSocket> {
+    pub(in crate::health) async fn datagrams(&self) -> io::Result<Datagrams> {
         match *self {
             Self::Address(target) => {
                 let any: SocketAddr = match target {
@@ -62,9 +73,12 @@ impl Reach<'_> {
                 };
                 let socket = UdpSocket::bind(any).await?;
                 socket.connect(target).await?;
-                Ok(socket)
+                Ok(Datagrams::new(socket, None))
             }
-            Self::Vip(target) => target.datagrams().await,
+            Self::Vip(target) => {
+                let (socket, port) = target.datagrams().await?;
+                Ok(Datagrams::new(socket, Some(port)))
+            }
         }
     }
 }

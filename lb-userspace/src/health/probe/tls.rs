@@ -13,7 +13,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::{net::TcpStream, sync::OnceCell};
+use tokio::sync::OnceCell;
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
@@ -29,7 +29,7 @@ use tokio_rustls::{
     },
 };
 
-use super::{Clock, Failure, Reach, excerpt::excerpt};
+use super::{Clock, Failure, Reach, connection::Connection, excerpt::excerpt};
 use crate::config::Tls;
 
 /// Longest file of authorities that is read: some thousand certificates.
@@ -170,12 +170,12 @@ fn read_roots(path: &Path) -> Result<RootCertStore, NoRoots> {
 
 /// Shakes hands with the backend.
 pub(super) async fn wrap(
-    stream: TcpStream,
+    stream: Connection,
     tls: &Tls,
     reach: Reach<'_>,
     configs: &TlsConfigs,
     clock: &Clock,
-) -> Result<TlsStream<TcpStream>, Failure> {
+) -> Result<TlsStream<Connection>, Failure> {
     let name = match &tls.server_name {
         Some(name) => ServerName::try_from(name.clone())
             .map_err(|error| Failure::Local(format!("server_name {name}: {error}")))?,

@@ -4,7 +4,9 @@ use std::io;
 
 use tokio::{io::Interest, net::UdpSocket};
 
-use super::{Clock, Failure, Reach, excerpt::excerpt, http::holds, is_local};
+use super::{
+    Clock, Failure, Reach, connection::Datagrams, excerpt::excerpt, http::holds, is_local,
+};
 use crate::config::Payload;
 
 /// Longest datagram of UDP, and so of any answer.
@@ -33,7 +35,7 @@ pub(super) async fn run(
 }
 
 /// A socket toward the backend.
-pub(super) async fn open(reach: Reach<'_>) -> Result<UdpSocket, Failure> {
+pub(super) async fn open(reach: Reach<'_>) -> Result<Datagrams, Failure> {
     reach.datagrams().await.map_err(|error| {
         let seen = format!("a UDP socket to {reach}: {error}");
         if is_local(&error) { Failure::Local(seen) } else { Failure::Backend(seen) }
