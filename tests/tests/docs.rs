@@ -93,7 +93,7 @@ fn the_operator_guide_knows_every_drop_reason() -> Result<()> {
 fn the_operator_guide_knows_every_metric() -> Result<()> {
     let source = fs::read_to_string(root().join("lb-userspace/src/metrics/render.rs"))?;
     let mut metrics = BTreeSet::new();
-    for (function, suffix) in [("gauges(", ""), ("counters(", "_total")] {
+    for (function, suffix) in [("gauges(", ""), ("counters(", "_total"), ("histogram(", "")] {
         for call in source.split(function).skip(1) {
             let arguments = call.trim_start().strip_prefix("out,").map(str::trim_start);
             let Some(name) = arguments.and_then(|rest| rest.strip_prefix('"')) else { continue };

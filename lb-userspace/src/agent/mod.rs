@@ -34,7 +34,7 @@ use tokio::{
 
 use crate::{
     agent_check::{AgentChecks, AgentEvent},
-    api::{Cause, Command, Event, EventKind, EventLog, News, Reload},
+    api::{Cause, Command, Event, EventKind, EventLog, Histogram, News, Reload},
     config::{self, BackendConfig, Config, ConfigErrors, ServiceConfig},
     dataplane::DataPlane,
     discovery::{Discovery, Findings, Leases},
@@ -146,6 +146,8 @@ struct Agent {
     last_desired: Option<Desired>,
     flows: FlowWatch,
     health: Health,
+    /// From the ends of deciding probes to the rings that they changed.
+    health_reactions: Histogram,
     discovery: Discovery,
     /// How long registrations last.
     leases: Leases,
@@ -200,10 +202,16 @@ impl Agent {
                 () = stopped(terminate, interrupt) => return,
                 Some(event) = inputs.health.recv() => {
                     self.health_changed(&event);
+                    let mut decided = vec![event.decided];
                     while let Ok(event) = inputs.health.try_recv() {
                         self.health_changed(&event);
+                        decided.push(event.decided);
                     }
                     self.reconcile();
+                    // What failed is told by itself.
+                    if self.trouble.is_none() {
+                        decided.iter().for_each(|at| self.health_reactions.observe(at.elapsed()));
+                    }
                 }
                 Some(event) = inputs.agents.recv() => {
                     self.agent_said(&event);

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     agent_check::AgentChecks,
-    api::{self, AgentHandle, Cause, ControlSocket, EventKind, EventLog, News},
+    api::{self, AgentHandle, Cause, ControlSocket, EventKind, EventLog, Histogram, News},
     config::{Config, ServiceConfig},
     dataplane::{self, DataPlane, Options},
     discovery::{Discovery, Leases, door::Door},
@@ -215,6 +215,7 @@ pub(super) async fn prepare(
         last_desired: None,
         flows: FlowWatch::new(transition, survey_ends),
         health: Health::new(health_events),
+        health_reactions: Histogram::default(),
         discovery: Discovery::new(findings),
         leases: Leases::default(),
         agents: AgentChecks::new(agent_events),

@@ -67,6 +67,7 @@ impl Agent {
             flow_capacity: self.plane.flow_capacity().into(),
             flows: self.flows_status(),
             hooks: self.hooks.status(),
+            health_reactions: self.health_reactions.clone(),
             services,
             reloads_ok_total: self.reloads_ok,
             reloads_failed_total: self.reloads_failed,

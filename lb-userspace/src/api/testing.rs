@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use lb_common::{layout::Affinity, verdict::DropReason};
@@ -15,9 +16,9 @@ use tokio::{
 
 use super::{
     Actor, AgentHandle, ApiError, BackendChange, BackendState, BackendStatus, BackendTraffic,
-    Cause, Command, EventKind, EventLog, Explanation, FlowsStatus, HealthStatus, HooksStatus,
-    InterfaceStatus, Leaving, News, NextHopStatus, Registration, ServiceStatus, ServiceTraffic,
-    Stats, Status, Step, router, serve, socket::ControlSocket,
+    Cause, Command, EventKind, EventLog, Explanation, FlowsStatus, HealthStatus, Histogram,
+    HooksStatus, InterfaceStatus, Leaving, News, NextHopStatus, Registration, ServiceStatus,
+    ServiceTraffic, Stats, Status, Step, router, serve, socket::ControlSocket,
 };
 use crate::{
     config::{BackendConfig, ServiceConfig, backend_from_json, service_from_json},
@@ -193,7 +194,7 @@ impl Memory {
         &mut self,
         name: &str,
         key: BackendKey,
-        ttl: std::time::Duration,
+        ttl: Duration,
         weight: Option<u16>,
     ) -> Result<Registration, ApiError> {
         self.service(name)?;
@@ -244,6 +245,7 @@ impl Memory {
             flow_capacity: 1_000_000,
             flows: FlowsStatus { capacity: 1_000_000, ..FlowsStatus::default() },
             hooks: HooksStatus { ok_total: 6, timed_out_total: 2, ..HooksStatus::default() },
+            health_reactions: health_reactions(),
             services: self.services.iter().map(|service| self.service_status(service)).collect(),
             reloads_ok_total: 3,
             reloads_failed_total: 1,
@@ -347,4 +349,12 @@ impl Memory {
             new_flows_total: 4_321,
         }
     }
+}
+
+fn health_reactions() -> Histogram {
+    let mut reactions = Histogram::default();
+    for micros in [900, 3000, 4000] {
+        reactions.observe(Duration::from_micros(micros));
+    }
+    reactions
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::Histogram;
 use crate::model::Origin;
 
 /// The agent, and all that it serves.
@@ -29,6 +30,9 @@ pub struct Status {
     /// Runs of the command `on_event`.
     #[serde(default)]
     pub hooks: HooksStatus,
+    /// From the end of a health check's probe that turned its backend to the rings that say so.
+    #[serde(default)]
+    pub health_reactions: Histogram,
     /// By name.
     pub services: Vec<ServiceStatus>,
     /// Reloads of the config since the start that took effect.

@@ -77,7 +77,7 @@ pub struct HealthEvent {
     /// What the deciding probe saw.
     pub reason: String,
     /// When that probe ended.
-    pub at: SystemTime,
+    pub decided: Instant,
 }
 
 /// What a backend said about its load.

@@ -32,7 +32,7 @@ pub(super) async fn run(
         sleep_until(next).await;
         // A probe takes some kilobytes while it runs, and a check rests most of the time.
         let Probed { outcome, load } = Box::pin(probe::run(&spec, &means)).await;
-        let at = SystemTime::now();
+        let (at, decided) = (SystemTime::now(), Clock::now());
         let before = report.read().healthy;
         let transition = state.observe(&outcome);
         report.update(|report| {
@@ -44,7 +44,7 @@ pub(super) async fn run(
             outcome.reason().clone_into(&mut report.reason);
             (report.contradicting, report.needed) = state.turning();
             if let Some(text) = load {
-                report.endpoint_load = Some(EndpointLoad { text, at: Clock::now() });
+                report.endpoint_load = Some(EndpointLoad { text, at: decided });
             }
             if let Some(transition) = transition {
                 report.healthy = Some(transition.healthy);
@@ -58,7 +58,7 @@ pub(super) async fn run(
                 before,
                 healthy: transition.healthy,
                 reason: outcome.reason().to_owned(),
-                at,
+                decided,
             };
             if events.send(event).await.is_err() {
                 return;

@@ -4,12 +4,12 @@ use std::fmt;
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text::encode},
+    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text::encode},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
 
-use crate::api::{BackendStatus, EventKind, Stats, Status};
+use crate::api::{BackendStatus, EventKind, Histogram, Stats, Status};
 
 /// The text of all metrics.
 pub fn render(status: &Status, stats: &Stats, events: &[(EventKind, u64)]) -> String {
@@ -64,6 +64,8 @@ impl Collector for Snapshot {
         ];
         let hooks = hooks.map(|(result, count)| ([("result", result)], count));
         counters(out, "hooks", "Events that on_event was run for, or not", hooks)?;
+        let help = "From the probe that turned a backend to the rings that say so";
+        histogram(out, "health_reaction_seconds", help, &status.health_reactions)?;
         let attached = status.interfaces.iter().map(|interface| {
             ([("interface", &*interface.name)], f64::from(u8::from(interface.attached)))
         });
@@ -247,6 +249,20 @@ fn gauges<'a, const N: usize>(
 ) -> fmt::Result {
     let encoder = out.encode_descriptor(name, help, None, MetricType::Gauge)?;
     family(encoder, samples.into_iter().map(|(labels, value)| (labels, ConstGauge::new(value))))
+}
+
+fn histogram(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    of: &Histogram,
+) -> fmt::Result {
+    let mut encoder = out.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    let buckets = of.buckets.iter().map(|bucket| (bucket.at_most_seconds, bucket.count));
+    let in_buckets: u64 = of.buckets.iter().map(|bucket| bucket.count).sum();
+    let beyond = (f64::INFINITY, of.count.saturating_sub(in_buckets));
+    let buckets: Vec<_> = buckets.chain([beyond]).collect();
+    encoder.encode_histogram::<NoLabelSet>(of.sum_seconds, of.count, &buckets, None)
 }
 
 fn family<'a, const N: usize>(

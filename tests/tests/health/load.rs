@@ -1,5 +1,6 @@
-//! What thousands of checks cost the agent. With `XLB_TIMED=1` it is measured and judged: five
-//! thousand backends, each asked once a second.
+//! What thousands of checks cost the agent, and how soon one that fails is out of a large ring. With
+//! `XLB_TIMED=1` it is measured and judged: five thousand backends, each asked once a second, and
+//! one of a thousand that turns.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use xlb_tests::lab::{Lab, Topology, VIP4};
 use xlb_tests::xlb::{Agent, Forward, Health, Protocol, Service, Settings};
-use xlb_tests::{need_root, wait};
+use xlb_tests::{need_root, netns, wait};
 
 use super::servers::{HTTP, Servers};
 
@@ -24,10 +25,97 @@ const WATCHED: Duration = Duration::from_secs(20);
 /// Most of a CPU, and most memory in MiB, that five thousand checks a second may take.
 const LIMITS: (f64, u64) = (0.5, 200);
 
+/// Most seconds from the probe that turns one of a thousand backends to the ring without it.
+const REACTION: f64 = 0.01;
+
+/// Backends that turn.
+const TURNING: u32 = 20;
+
+fn timed() -> bool {
+    std::env::var_os("XLB_TIMED").is_some()
+}
+
+#[test]
+fn a_failed_backend_is_out_of_a_large_ring_at_once() -> Result<()> {
+    need_root!();
+    let backends = if timed() { 1_000 } else { 100 };
+    let lab = Lab::new(Topology::OneSegment, 1)?;
+    let host = &lab.backends[0];
+    host.namespace.ip(&format!("route add local {NETWORK} dev lo"))?;
+    lab.balancer.namespace.ip(&format!("route add {NETWORK} via {}", host.v4))?;
+    let _servers = Servers::start(&host.namespace)?;
+    let health = Health {
+        interval: "1s".to_owned(),
+        timeout: "900ms".to_owned(),
+        rise: 1,
+        fall: 1,
+        via: Some("address".to_owned()),
+        ..Health::of("tcp", HTTP, "")?
+    };
+    let vip = SocketAddr::new(VIP4.into(), HTTP);
+    let many = Service::new("many", vip, Protocol::Tcp, Forward::L2);
+    let settings = Settings {
+        interfaces: vec!["eth0".to_owned()],
+        services: vec![many.to((0..backends).map(address)).watched(health)],
+        ..Settings::default()
+    };
+    let agent = Agent::start(&lab.balancer.namespace, &settings)?;
+    let down = |n: u32| -> Result<bool> {
+        Ok(agent.backend("many", &address(n).to_string())?["health"]["ok"] == false)
+    };
+    wait::until("all backends to be healthy", READY, || {
+        let healthy = count(&agent, |backend| u64::from(backend["health"]["ok"] == true))?;
+        ensure!(healthy == u64::from(backends), "{healthy} of {backends}");
+        Ok(())
+    })?;
+    let before = reactions(&agent)?;
+    for turning in 0..TURNING {
+        let rules = format!(
+            "table inet test\ndelete table inet test\ntable inet test {{ chain input {{\n\
+             type filter hook input priority 0;\nip daddr {} reject with tcp reset\n}}\n}}\n",
+            address(turning)
+        );
+        netns::run(host.namespace.command("nft").args(["-f", "-"]), &rules)?;
+        wait::until("a backend to fail, and the one before to return", READY, || {
+            ensure!(down(turning)? && (turning == 0 || !down(turning - 1)?));
+            Ok(())
+        })?;
+    }
+    let after = reactions(&agent)?;
+    let [turned, soon] = [after[0] - before[0], after[1] - before[1]];
+    let mean = agent.status()?["health_reactions"]["sum_seconds"].as_f64().context("a sum")?
+        / after[0] as f64;
+    println!(
+        "of {turned} turns among {backends} backends, {soon} were in the ring within {REACTION} s; \
+         {:.2} ms on average, those of the start too",
+        1e3 * mean
+    );
+    ensure!(turned == u64::from(2 * TURNING - 1), "{turned} turns");
+    ensure!(!timed() || soon == turned, "{} of {turned} took longer", turned - soon);
+    Ok(())
+}
+
+/// How often a check turned its backend, and how often that was in the ring within [`REACTION`].
+fn reactions(agent: &Agent<'_>) -> Result<[u64; 2]> {
+    let status = agent.status()?;
+    let reactions = &status["health_reactions"];
+    let buckets = reactions["buckets"].as_array().context("buckets")?;
+    let soon = buckets
+        .iter()
+        .filter(|bucket| bucket["at_most_seconds"].as_f64().is_some_and(|bound| bound <= REACTION));
+    let soon = soon.filter_map(|bucket| bucket["count"].as_u64()).sum();
+    Ok([reactions["count"].as_u64().context("a count")?, soon])
+}
+
+/// A backend's address in [`NETWORK`].
+fn address(number: u32) -> IpAddr {
+    Ipv4Addr::from_bits(0x0a40_0000 + 256 + number).into()
+}
+
 #[test]
 fn many_checks_are_cheap() -> Result<()> {
     need_root!();
-    let timed = std::env::var_os("XLB_TIMED").is_some();
+    let timed = timed();
     let backends = if timed { 5_000 } else { 300 };
     let lab = Lab::new(Topology::OneSegment, 1)?;
     let host = &lab.backends[0];
@@ -50,12 +138,12 @@ fn many_checks_are_cheap() -> Result<()> {
             ..Health::of(kind, HTTP, more)?
         };
         let vip = SocketAddr::new(VIP4.into(), HTTP);
-        let addresses =
-            (0..backends).map(|n| IpAddr::from(Ipv4Addr::from_bits(0x0a40_0000 + 256 + n)));
         let settings = Settings {
             interfaces: vec!["eth0".to_owned()],
             services: vec![
-                Service::new("many", vip, Protocol::Tcp, Forward::L2).to(addresses).watched(health),
+                Service::new("many", vip, Protocol::Tcp, Forward::L2)
+                    .to((0..backends).map(address))
+                    .watched(health),
             ],
             ..Settings::default()
         };
