@@ -142,6 +142,8 @@ struct Agent {
     plane: DataPlane,
     /// What the maps hold.
     actual: Actual,
+    /// When everything that is desired was last written to them.
+    in_force_since: Instant,
     /// What they were last made to do; `None` where that failed.
     last_desired: Option<Desired>,
     flows: FlowWatch,
@@ -210,7 +212,7 @@ impl Agent {
                     self.reconcile();
                     // What failed is told by itself.
                     if self.trouble.is_none() {
-                        decided.iter().for_each(|at| self.health_reactions.observe(at.elapsed()));
+                        self.reacted(&decided);
                     }
                 }
                 Some(event) = inputs.agents.recv() => {
@@ -251,6 +253,13 @@ impl Agent {
         self.tend_flows();
         for notice in self.plane.take_notices() {
             tracing::warn!("{notice}");
+        }
+    }
+
+    /// Counts how long it took from the ends of probes to what they decided.
+    fn reacted(&mut self, decided: &[Instant]) {
+        for at in decided {
+            self.health_reactions.observe(self.in_force_since.saturating_duration_since(*at));
         }
     }
 

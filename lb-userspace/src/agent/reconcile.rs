@@ -1,6 +1,6 @@
 //! Makes the data plane do what is desired.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Instant};
 
 use lb_common::{
     id::{BackendId, ServiceId},
@@ -153,6 +153,7 @@ impl Agent {
             }
             self.make(change)?;
         }
+        self.in_force_since = Instant::now();
         self.note_history(&desired);
         self.last_desired = Some(desired);
         Ok(())
@@ -199,11 +200,15 @@ pub(super) fn shares(actual: &Actual, service: ServiceKey) -> (u32, BTreeMap<Bac
     let Some((id, service)) = actual.services.iter().find(|(_, s)| s.entry.key == service) else {
         return (0, BTreeMap::new());
     };
-    let mut slots: BTreeMap<BackendId, u32> = BTreeMap::new();
+    // Numbers are small, and slots many: whoever asks for the status holds up a failed backend's.
+    let most = actual.backends.keys().next_back().map_or(0, |id| id.0);
+    let mut slots = vec![0_u32; most as usize + 1];
     for slot in &service.ring {
-        *slots.entry(slot.current()).or_default() += 1;
+        if let Some(count) = slots.get_mut(slot.current().0 as usize) {
+            *count += 1;
+        }
     }
     let backends = actual.backends.iter().filter(|(_, record)| record.service == id.0);
-    let share = |id| f64::from(slots.get(id).copied().unwrap_or(0)) / service.ring.len() as f64;
+    let share = |id: &BackendId| f64::from(slots[id.0 as usize]) / service.ring.len() as f64;
     (service.entry.ring_size, backends.map(|(id, r)| (backend_key(r), share(id))).collect())
 }

@@ -212,6 +212,7 @@ pub(super) async fn prepare(
         effective,
         plane,
         actual,
+        in_force_since: Instant::now(),
         last_desired: None,
         flows: FlowWatch::new(transition, survey_ends),
         health: Health::new(health_events),
