@@ -17,6 +17,10 @@ use crate::{
 /// Rings kept of a service: its first, whose flows may be the oldest, and the last of the others.
 const RINGS: usize = 16;
 
+/// Backends of a service that leave at a time: twice what a source of backends may tell. Whoever
+/// replaces all of them again and again can't have all of them served, probed and kept.
+const LEAVING_MAX: usize = 8192;
+
 /// What was in force, by the service's key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -30,7 +34,8 @@ struct Past {
     /// Rings, the oldest first.
     #[serde(default)]
     epochs: Vec<Epoch>,
-    /// Who owned slots in rings that are kept no more, and in none that is kept.
+    /// Who owned slots in rings that are kept no more, and in none that is kept; the longest ago
+    /// first.
     #[serde(default, deserialize_with = "members", skip_serializing_if = "Vec::is_empty")]
     leaving: Vec<Member>,
 }
@@ -127,20 +132,19 @@ impl Epoch {
 
 impl Past {
     /// Drops rings between the first and the last ones, but not who owned slots in them: nobody
-    /// is forgotten whose flows may live.
+    /// is forgotten whose flows may live, but for those that more than [`LEAVING_MAX`] came after.
     fn trim(&mut self) {
         let excess = self.epochs.len().saturating_sub(RINGS);
         if excess == 0 {
             return;
         }
-        let mut leaving: BTreeMap<Option<BackendKey>, Member> =
-            std::mem::take(&mut self.leaving).into_iter().map(|m| (m.key(), m)).collect();
+        let mut leaving = std::mem::take(&mut self.leaving);
         let dropped = self.epochs.drain(1..1 + excess).flat_map(|epoch| epoch.members);
-        leaving.extend(dropped.filter(Member::owned_slots).map(|member| (member.key(), member)));
+        leaving.extend(dropped.filter(Member::owned_slots));
         let kept = self.epochs.iter().flat_map(|epoch| &epoch.members);
         let owners: BTreeSet<_> = kept.filter(|m| m.owned_slots()).map(Member::key).collect();
-        leaving.retain(|key, _| !owners.contains(key));
-        self.leaving = leaving.into_values().collect();
+        leaving.retain(|member| !owners.contains(&member.key()));
+        self.leaving = last_of_each(leaving, Member::key);
     }
 
     /// Everybody that it names; as they last were, come last.
@@ -262,19 +266,30 @@ impl History {
         let Some(past) = self.services.get(&text(service.key)) else { return Vec::new() };
         let present: BTreeSet<_> = service.backends.iter().map(|backend| backend.key).collect();
         let alone = ServiceConfig { backends: Vec::new(), ..service.clone() };
-        let mut leaving: BTreeMap<BackendKey, BackendConfig> = BTreeMap::new();
+        let mut leaving = Vec::new();
         for member in past.members().filter(|member| member.owned_slots()) {
             let Some(key) = member.key().filter(|key| !present.contains(key)) else { continue };
             if let Ok(backend) = member.backend.check(&alone) {
-                leaving.insert(key, backend);
+                leaving.push(BackendConfig { key, ..backend });
             }
         }
-        leaving.into_values().collect()
+        let mut leaving = last_of_each(leaving, |backend| backend.key);
+        leaving.sort_unstable_by_key(|backend| backend.key);
+        leaving
     }
 
     fn epochs(&self, service: ServiceKey) -> &[Epoch] {
         self.services.get(&text(service)).map_or(&[], |past| past.epochs.as_slice())
     }
+}
+
+/// Each as it was last, in the order of time; the last [`LEAVING_MAX`] of them.
+fn last_of_each<T, K: Ord>(all: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {
+    let mut seen = BTreeSet::new();
+    let mut last: Vec<T> = all.into_iter().rev().filter(|it| seen.insert(key(it))).collect();
+    last.truncate(LEAVING_MAX);
+    last.reverse();
+    last
 }
 
 fn text(service: ServiceKey) -> String {
@@ -386,6 +401,28 @@ mod tests {
             history.forget(service(AB).key, key(3)) && !history.forget(service(AB).key, key(3))
         );
         assert_eq!(history.leaving(&service(AB)), []);
+    }
+
+    /// A source of backends that names others each time.
+    #[test]
+    fn who_leaves_is_bounded_and_the_last_are_kept() {
+        let mut history = History::default();
+        let all = |round: u32| {
+            let backend = |n: u32| {
+                let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 + 500 * round + n);
+                format!("{{ address = \"{address}\" }}")
+            };
+            service(&(1..=500).map(backend).collect::<Vec<_>>().join(","))
+        };
+        let last = RINGS as u32 + 4;
+        for round in 0..=last {
+            history.note(&all(round), 4093, round.into(), |_| 1000);
+        }
+        let leaving = history.leaving(&all(last));
+        assert_eq!(leaving.len(), LEAVING_MAX);
+        let keys: BTreeSet<_> = leaving.iter().map(|backend| backend.key).collect();
+        let left_last = all(last - 1).backends;
+        assert!(left_last.iter().all(|backend| keys.contains(&backend.key)));
     }
 
     #[test]
