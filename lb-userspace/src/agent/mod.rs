@@ -250,6 +250,7 @@ impl Agent {
             self.reconcile();
         }
         self.look_after_links();
+        self.mend_probes();
         self.tend_flows();
         for notice in self.plane.take_notices() {
             tracing::warn!("{notice}");

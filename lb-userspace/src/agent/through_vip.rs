@@ -28,6 +28,8 @@ pub(super) struct Probes {
     refused: Option<String>,
     /// The host's interface of the way was seen among the others.
     seen: bool,
+    /// There was one, and it couldn't be made anew yet.
+    lost: bool,
 }
 
 impl Probes {
@@ -50,7 +52,7 @@ impl Agent {
         let name = self.config.pin_path.as_os_str().as_bytes();
         match ProbePath::open(objects::PROBE, name) {
             Ok(path) => {
-                self.probes = Probes { path: Some(path), refused: None, seen: false };
+                self.probes = Probes { path: Some(path), ..Probes::default() };
                 Ok(())
             }
             Err(error) => {
@@ -61,8 +63,11 @@ impl Agent {
                     let name = &service.name;
                     return Err(format!("service \"{name}\", health.via = \"vip\": {error}"));
                 }
-                tracing::warn!("probes go to the backends' own addresses, not to VIPs: {error}");
-                self.probes.refused = Some(error.to_string());
+                let why = error.to_string();
+                if self.probes.refused.as_ref() != Some(&why) {
+                    tracing::warn!("probes go to the backends' own addresses, not to VIPs: {why}");
+                }
+                self.probes.refused = Some(why);
                 Ok(())
             }
         }
@@ -108,12 +113,31 @@ impl Agent {
         }
         tracing::warn!("the interface of probes through VIPs was taken away; it is made anew");
         self.probes = Probes::default();
+        self.reopen_probes();
+    }
+
+    /// Tries again what failed of the way.
+    pub(super) fn mend_probes(&mut self) {
+        if self.probes.lost {
+            self.reopen_probes();
+        } else if self.probes.path.as_ref().is_some_and(|path| path.warnings().next().is_some()) {
+            self.direct_probes();
+        }
+    }
+
+    fn reopen_probes(&mut self) {
+        let before = self.probes.refused.clone();
         let services = self.effective.services.clone();
         if let Err(why) = self.open_probes(&services) {
-            tracing::error!("{why}");
+            if before.as_ref() != Some(&why) {
+                tracing::error!("{why}");
+            }
             self.probes.refused = Some(why);
         }
-        self.watch_effective();
+        self.probes.lost = self.probes.refused.is_some();
+        if !self.probes.lost || before.is_none() {
+            self.watch_effective();
+        }
     }
 
     /// What the operator should know of probes.
