@@ -6,13 +6,15 @@ use crate::{
     candidates,
     flow::{self, Flow},
     id::{BackendId, ServiceId},
+    layout::FAMILY_V4,
     link::{Link, NetworkProtocol},
     network::Network,
     packet::{Buffer, Packet},
     rewrite::{self, Inner},
     select,
     tables::Tables,
-    verdict::{DropReason, Packed, Verdict},
+    translate,
+    verdict::{DropReason, MayBe, Packed, Verdict},
 };
 
 /// Decides what becomes of a frame, and rewrites it where it is forwarded. The content of a frame
@@ -32,11 +34,15 @@ fn journey<N: Network, B: Buffer>(packet: Packet<B>, link: Link, tables: &impl T
     let Some(header) = N::read(&packet, offset) else { return Packed::PASS };
     let Some(directory) = tables.directory() else { return Packed::PASS };
     let in_force = select::InForce::of(directory);
-    let Some(vip) = select::vip(&header, in_force, tables) else { return Packed::PASS };
+    let Some(vip) = select::vip(&header, in_force, tables) else {
+        return not_ours(&header, in_force);
+    };
 
     let unknown = |reason| Packed::refused(reason, ServiceId::NONE, BackendId::NONE);
     let transport = match header.transport(&packet, offset) {
         Ok(transport) if select::serves(vip, transport.protocol) => transport,
+        // An ICMP error may be about an answer.
+        Ok(transport) if transport.protocol == N::CONTROL => return not_ours(&header, in_force),
         Ok(_) => return Packed::PASS,
         Err(reason) => return unknown(reason),
     };
@@ -77,8 +83,12 @@ fn journey<N: Network, B: Buffer>(packet: Packet<B>, link: Link, tables: &impl T
     // The hash may be that of the client's address alone. Whatever ports do to the bits of a flow's
     // own, they stay as random as they were.
     let inner = Inner::of(&header, hash ^ u64::from(ports));
-    let written = rewrite::toward_or(packet, link, inner, record, |packet, kind| {
-        if choice.has_others() {
+    let written = rewrite::toward_or(packet, link, inner, record, |mut packet, kind| {
+        if kind.is_nat() {
+            let headers = translate::headers(link, transport.offset, transport.protocol);
+            let port = flow::destination_port(ports);
+            translate::toward::<N, B>(&mut packet, headers, port, record, kind)
+        } else if choice.has_others() {
             candidates::toward(packet, &inner, record, choice, tables)
         } else {
             rewrite::gue(packet, link, inner, record, kind)
@@ -88,4 +98,20 @@ fn journey<N: Network, B: Buffer>(packet: Packet<B>, link: Link, tables: &impl T
         Ok(()) => forwarded,
         Err(reason) => Packed::refused(reason, id, backend),
     }
+}
+
+/// What is said of a packet that no service takes. Where none answers through here, that costs one
+/// comparison.
+#[inline(always)]
+fn not_ours<N: Network>(header: &N, in_force: select::InForce<'_>) -> Packed {
+    if in_force.answers() == 0 {
+        return Packed::PASS;
+    }
+    let is_v4 = N::FAMILY == FAMILY_V4;
+    Packed::pass_unless(match header.protocol() == N::CONTROL {
+        true if is_v4 => MayBe::ErrorIpv4,
+        true => MayBe::ErrorIpv6,
+        false if is_v4 => MayBe::AnswerIpv4,
+        false => MayBe::AnswerIpv6,
+    })
 }

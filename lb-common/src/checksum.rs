@@ -18,6 +18,25 @@ pub const fn sum(bytes: &[u8]) -> u16 {
     fold(total)
 }
 
+/// What the sum over a word gains where the word changes (RFC 1624 equation 3: `~m + m'`).
+#[inline(always)]
+pub const fn difference(old: u16, new: u16) -> u32 {
+    !old as u32 + new as u32
+}
+
+/// What the sum over an address gains where it becomes another one, folded. Addresses of both
+/// families, in the form that they share: the word that tells an IPv4 address is 0xffff, which adds
+/// nothing to a one's complement sum, so this holds from one family to the other, too.
+pub const fn address_difference(old: &[u8; 16], new: &[u8; 16]) -> u32 {
+    fold(!sum(old) as u32 + sum(new) as u32) as u32
+}
+
+/// A checksum after the sum over what it covers gained that much (RFC 1624 equation 3).
+#[inline(always)]
+pub const fn updated(checksum: u16, difference: u32) -> u16 {
+    !fold(!checksum as u32 + difference)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -25,6 +44,24 @@ mod tests {
     #[test]
     fn example_of_rfc_1071() {
         assert_eq!(sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), 0xddf2);
+    }
+
+    /// RFC 1624 section 4: equation 2 gives 0xffff here, which is wrong.
+    #[test]
+    fn example_of_rfc_1624() {
+        assert_eq!(updated(0xdd2f, difference(0x5555, 0x3285)), 0x0000);
+    }
+
+    #[test]
+    fn addresses_of_both_families_differ_by_their_sums() {
+        let v4 = crate::network::mapped([192, 0, 2, 33]);
+        let v6: [u8; 16] = core::array::from_fn(|at| at as u8 ^ 0x5a);
+        for (old, new) in [(v4, v6), (v6, v4), (v4, v4), (v6, v6)] {
+            let gained = address_difference(&old, &new);
+            let sum_of = |address: &[u8; 16]| u32::from(sum(address));
+            let whole = fold(sum_of(&old) + gained);
+            assert_eq!(whole % 0xffff, (sum_of(&new) % 0xffff) as u16);
+        }
     }
 
     #[test]

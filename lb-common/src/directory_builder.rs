@@ -57,6 +57,8 @@ pub struct Entry {
     pub affinity: Affinity,
     /// How long in seconds a flow may be quiet and still be one.
     pub idle_seconds: u32,
+    /// [`crate::layout::ServiceEntry::answers`].
+    pub answers: u8,
 }
 
 /// One half of the tables, ready to copy.
@@ -148,7 +150,8 @@ pub fn build(entries: &[Entry]) -> Result<HalfTables, DirectoryError> {
             id: entry.id,
             idle_seconds: entry.idle_seconds,
             affinity: entry.affinity as u8,
-            reserved: [0; 7],
+            answers: entry.answers,
+            reserved: [0; 6],
         };
         if services.insert(service.key, service).is_some() {
             return Err(DirectoryError::Duplicate(*entry));
@@ -185,6 +188,7 @@ pub fn read(vips: &[VipEntry], services: &[ServiceEntry]) -> Option<Vec<Entry>> 
             ring_size: service.ring_size,
             affinity: Affinity::try_from(service.affinity).ok()?,
             idle_seconds: service.idle_seconds,
+            answers: service.answers,
         })
     };
     services.iter().filter(|service| service.key != 0).map(entry).collect()
@@ -241,6 +245,8 @@ fn place_all(
         service_seed: seed(2),
         vip_shift: shift(vips.len()),
         service_shift: shift(services.len()),
+        answers: services.values().fold(0, |all, service| all | u32::from(service.answers)),
+        reserved: 0,
         vip_pilots: [1; PILOTS],
         service_pilots: [1; PILOTS],
     };

@@ -5,6 +5,7 @@
 //! runs (ring and directory builders).
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
 
+pub mod answer;
 pub mod balance;
 pub mod candidates;
 pub mod checksum;
@@ -20,9 +21,11 @@ pub mod moving;
 pub mod network;
 pub mod packet;
 pub mod probe;
+pub mod quoted;
 pub mod rewrite;
 #[cfg(any(test, feature = "std"))]
 pub mod ring;
 pub mod select;
 pub mod tables;
+pub mod translate;
 pub mod verdict;

@@ -97,6 +97,18 @@ pub fn choose(slot: Slot, flow: &MovingFlow, tables: &impl Tables) -> Choice {
     Choice::of(chosen, slot)
 }
 
+/// With whom a flow of a moving slot lives, where nothing shall be remembered of it.
+#[inline(always)]
+pub fn lives_with(slot: Slot, key: &FlowKey, tables: &impl Tables) -> BackendId {
+    let owner = tables.flow(key).map(|place| place.get().owner);
+    if let Some(owner) = owner
+        && owner_of(owner.backend, tables) == Some(owner)
+    {
+        return owner.backend;
+    }
+    alive(slot.previous(), tables).unwrap_or(slot.current())
+}
+
 #[inline(always)]
 fn backend(slot: Slot, flow: &MovingFlow, tables: &impl Tables) -> BackendId {
     let now = tables.now();

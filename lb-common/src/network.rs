@@ -15,6 +15,11 @@ pub const TCP: u8 = 6;
 /// Protocol number of UDP.
 pub const UDP: u8 = 17;
 
+/// Protocol number of ICMP.
+pub const ICMP: u8 = 1;
+/// Protocol number of ICMPv6.
+pub const ICMPV6: u8 = 58;
+
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -63,9 +68,21 @@ pub const fn is_mapped(address: &Address) -> bool {
 }
 
 /// A network header.
-pub trait Network: Sized {
+pub trait Network: Sized + Copy {
     /// Value of [`crate::layout::VipEntry::family`].
     const FAMILY: u8;
+
+    /// Protocol number of its control messages.
+    const CONTROL: u8;
+
+    /// Where in the header the source address is, in bytes.
+    const SOURCE_AT: usize;
+
+    /// Where in the header the destination address is, in bytes.
+    const DESTINATION_AT: usize;
+
+    /// Where in the header its checksum is, in bytes; `None` where it has none.
+    const CHECKSUM_AT: Option<usize>;
 
     /// The header at `offset` bytes, if the frame is long enough.
     fn read<B: Buffer>(packet: &Packet<B>, offset: usize) -> Option<Self>;
@@ -79,11 +96,30 @@ pub trait Network: Sized {
     /// Destination, in the form that both families share.
     fn destination_address(&self) -> Address;
 
+    /// The header of a packet the other way.
+    fn reversed(self) -> Self;
+
+    /// Routers may not fragment the packet.
+    fn is_kept_whole(&self) -> bool;
+
+    /// Writes an address, in the form that both families share, at its place in a header.
+    ///
+    /// # Errors
+    /// [`DropReason::Truncated`] past the end of the frame.
+    fn write_address<B: Buffer>(
+        packet: &mut Packet<B>,
+        at: usize,
+        address: &Address,
+    ) -> Result<(), DropReason>;
+
     /// Length in bytes that the header gives the whole packet.
     fn total_len(&self) -> usize;
 
     /// DSCP and ECN.
     fn traffic_class(&self) -> u8;
+
+    /// Protocol number of what follows it.
+    fn protocol(&self) -> u8;
 
     /// The header doesn't contradict itself.
     fn is_well_formed(&self) -> bool;
@@ -113,6 +149,10 @@ pub trait Network: Sized {
 
 impl Network for Ipv4Hdr {
     const FAMILY: u8 = FAMILY_V4;
+    const CONTROL: u8 = ICMP;
+    const SOURCE_AT: usize = 12;
+    const DESTINATION_AT: usize = 16;
+    const CHECKSUM_AT: Option<usize> = Some(10);
 
     #[inline(always)]
     fn read<B: Buffer>(packet: &Packet<B>, offset: usize) -> Option<Self> {
@@ -135,6 +175,26 @@ impl Network for Ipv4Hdr {
     }
 
     #[inline(always)]
+    fn reversed(self) -> Self {
+        Self { src_addr: self.dst_addr, dst_addr: self.src_addr, ..self }
+    }
+
+    #[inline(always)]
+    fn is_kept_whole(&self) -> bool {
+        u16::from_be_bytes(self.frags) & 0x4000 != 0
+    }
+
+    #[inline(always)]
+    fn write_address<B: Buffer>(
+        packet: &mut Packet<B>,
+        at: usize,
+        address: &Address,
+    ) -> Result<(), DropReason> {
+        let [.., a, b, c, d] = *address;
+        packet.write(at, [a, b, c, d])
+    }
+
+    #[inline(always)]
     fn total_len(&self) -> usize {
         usize::from(u16::from_be_bytes(self.tot_len))
     }
@@ -142,6 +202,11 @@ impl Network for Ipv4Hdr {
     #[inline(always)]
     fn traffic_class(&self) -> u8 {
         self.tos
+    }
+
+    #[inline(always)]
+    fn protocol(&self) -> u8 {
+        self.proto
     }
 
     #[inline(always)]
@@ -181,6 +246,10 @@ impl Network for Ipv4Hdr {
 
 impl Network for Ipv6Hdr {
     const FAMILY: u8 = FAMILY_V6;
+    const CONTROL: u8 = ICMPV6;
+    const SOURCE_AT: usize = 8;
+    const DESTINATION_AT: usize = 24;
+    const CHECKSUM_AT: Option<usize> = None;
 
     #[inline(always)]
     fn read<B: Buffer>(packet: &Packet<B>, offset: usize) -> Option<Self> {
@@ -204,6 +273,25 @@ impl Network for Ipv6Hdr {
     }
 
     #[inline(always)]
+    fn reversed(self) -> Self {
+        Self { src_addr: self.dst_addr, dst_addr: self.src_addr, ..self }
+    }
+
+    #[inline(always)]
+    fn is_kept_whole(&self) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn write_address<B: Buffer>(
+        packet: &mut Packet<B>,
+        at: usize,
+        address: &Address,
+    ) -> Result<(), DropReason> {
+        packet.write(at, *address)
+    }
+
+    #[inline(always)]
     fn total_len(&self) -> usize {
         Self::LEN + usize::from(u16::from_be_bytes(self.payload_len))
     }
@@ -211,6 +299,11 @@ impl Network for Ipv6Hdr {
     #[inline(always)]
     fn traffic_class(&self) -> u8 {
         self.vcf[0] << 4 | self.vcf[1] >> 4
+    }
+
+    #[inline(always)]
+    fn protocol(&self) -> u8 {
+        self.next_hdr
     }
 
     #[inline(always)]

@@ -1,5 +1,7 @@
 //! A bounds-checked cursor over one frame: the only code that touches packet memory.
 
+use core::marker::PhantomData;
+
 use crate::verdict::DropReason;
 
 /// Where a frame lies: the kernel's buffer behind an XDP context, or a test's.
@@ -157,6 +159,18 @@ impl<B: Buffer> Packet<B> {
         Ok(())
     }
 
+    /// The same frame, with offsets from `offset` on.
+    ///
+    /// For what lies behind headers of variable length: the verifier knows what was compared with
+    /// the frame's end by the one pointer that was, and the compiler, which knows the sum, would
+    /// make others of it. It doesn't know what comes out here.
+    #[inline(always)]
+    pub fn behind(&mut self, offset: usize) -> Packet<Behind<'_>> {
+        let start = core::hint::black_box(self.start + offset);
+        let buffer = Behind { start, end: self.end, frame: PhantomData };
+        Packet { buffer, start, end: self.end }
+    }
+
     /// The frame with `bytes` more in front, of which the content is not defined; fewer, where
     /// negative.
     ///
@@ -169,6 +183,43 @@ impl<B: Buffer> Packet<B> {
         } else {
             Err(DropReason::NoHeadroom)
         }
+    }
+}
+
+/// A part of a frame, up to its end.
+#[derive(Debug)]
+pub struct Behind<'p> {
+    start: usize,
+    end: usize,
+    frame: PhantomData<&'p mut u8>,
+}
+
+// SAFETY: what holds of the whole frame, which is borrowed for as long, holds of a part.
+unsafe impl Buffer for Behind<'_> {
+    #[inline(always)]
+    fn start(&self) -> usize {
+        self.start
+    }
+
+    #[inline(always)]
+    fn end(&self) -> usize {
+        self.end
+    }
+
+    #[inline(always)]
+    fn whole_len(&self) -> usize {
+        self.end.saturating_sub(self.start)
+    }
+
+    /// Not known here.
+    #[inline(always)]
+    fn ingress_ifindex(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn grow_front(&mut self, _: i32) -> bool {
+        false
     }
 }
 

@@ -8,19 +8,14 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
     flow,
-    layout::{Endpoint, FAMILY_V4, ProbeTarget},
+    layout::{Endpoint, ProbeTarget},
     link::{Link, NetworkProtocol},
     network::{Fragment, Network, TCP, UDP},
     packet::{Buffer, Packet},
+    quoted::{ICMP_LEN, is_error},
     rewrite::{self, Inner},
 };
 
-/// Protocol number of ICMP.
-const ICMP: u8 = 1;
-/// Protocol number of ICMPv6.
-const ICMPV6: u8 = 58;
-/// Length in bytes of an ICMP error before the packet that it quotes.
-const ICMP_LEN: usize = 8;
 /// Length in bytes of a link header without tags.
 const UNTAGGED_LEN: usize = 14;
 
@@ -102,10 +97,9 @@ fn answers<N: Network, B: Buffer>(packet: &Packet<B>, probes: &impl Probes) -> O
         let from = Endpoint { address: &source, port: flow::source_port(ports) };
         return target.sends(&header.destination_address(), from).then_some(());
     }
-    let icmp = if N::FAMILY == FAMILY_V4 { ICMP } else { ICMPV6 };
     // Whole: the verifier doesn't follow a comparison with the end that leaves room for one byte.
     let message: [u8; ICMP_LEN] = packet.read(at)?;
-    if transport.protocol != icmp || !is_error::<N>(message[0]) {
+    if transport.protocol != N::CONTROL || !is_error::<N>(message[0]) {
         return None;
     }
     let at = at + ICMP_LEN;
@@ -125,15 +119,4 @@ fn answers<N: Network, B: Buffer>(packet: &Packet<B>, probes: &impl Probes) -> O
 #[inline(always)]
 fn is_probed(protocol: u8) -> bool {
     (protocol == TCP) | (protocol == UDP)
-}
-
-/// Whether an ICMP message of this type quotes the packet that it is about (RFC 792, RFC 4443).
-#[inline(always)]
-fn is_error<N: Network>(kind: u8) -> bool {
-    if N::FAMILY == FAMILY_V4 {
-        // Destination unreachable, time exceeded, parameter problem.
-        matches!(kind, 3 | 11 | 12)
-    } else {
-        matches!(kind, 1..=4)
-    }
 }

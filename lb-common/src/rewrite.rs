@@ -55,8 +55,8 @@ pub fn toward<B: Buffer>(
     toward_or(packet, link, inner, record, |packet, kind| gue(packet, link, inner, record, kind))
 }
 
-/// The same, where the caller knows how GUE headers are written: only the arms of GUE pay for
-/// what it asks.
+/// The same, where the caller knows how GUE headers are written, and addresses rewritten: only the
+/// arms of those pay for what it asks.
 ///
 /// # Errors
 /// As [`toward`].
@@ -66,7 +66,7 @@ pub(crate) fn toward_or<B: Buffer>(
     link: Link,
     inner: Inner,
     record: &BackendRecord,
-    under_gue: impl FnOnce(Packet<B>, Kind) -> Result<(), DropReason>,
+    otherwise: impl FnOnce(Packet<B>, Kind) -> Result<(), DropReason>,
 ) -> Result<(), DropReason> {
     let kind = Kind::try_from(record.kind).map_err(|_| DropReason::Inconsistent)?;
     if kind.outer_len() + inner.len > usize::from(record.mtu) {
@@ -84,7 +84,7 @@ pub(crate) fn toward_or<B: Buffer>(
                 encapsulate::<40, B>(packet, link.tags, NetworkProtocol::Ipv6, record)?;
             ipv6(&mut packet, at, Ipv6Hdr::LEN, inner)
         }
-        Kind::GueIpv4 | Kind::GueIpv6 => under_gue(packet, kind),
+        Kind::GueIpv4 | Kind::GueIpv6 | Kind::NatIpv4 | Kind::NatIpv6 => otherwise(packet, kind),
     }
 }
 

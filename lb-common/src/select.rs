@@ -6,7 +6,7 @@ use crate::{
     id::BackendId,
     layout::{
         Affinity, BackendEntry, BackendRecord, Directory, FlowKey, Half, PROTOCOL_TCP,
-        PROTOCOL_UDP, SERVICE_POSITIONS, ServiceEntry, VIP_POSITIONS, VipEntry, service_key,
+        PROTOCOL_UDP, SERVICE_POSITIONS, ServiceEntry, Slot, VIP_POSITIONS, VipEntry, service_key,
     },
     moving::{self, Choice, MovingFlow},
     network::{Network, TCP, UDP},
@@ -27,6 +27,12 @@ impl<'t> InForce<'t> {
     pub fn of(directory: &'t Directory) -> Self {
         let number = directory.active() & 1;
         Self { half: &directory.halves[number as usize], number }
+    }
+
+    /// [`Half::answers`].
+    #[inline(always)]
+    pub fn answers(self) -> u32 {
+        self.half.answers
     }
 }
 
@@ -92,6 +98,19 @@ pub fn hash<N: Network>(
     }
 }
 
+/// The slot of a hash.
+///
+/// # Errors
+/// As [`backend`].
+#[inline(always)]
+pub fn slot(hash: u64, service: &ServiceEntry, tables: &impl Tables) -> Result<Slot, DropReason> {
+    if service.ring_size == 0 {
+        return Err(DropReason::NoBackend);
+    }
+    let index = service.ring_start.wrapping_add(reduce(hash, service.ring_size));
+    tables.slot(index).ok_or(DropReason::Inconsistent)
+}
+
 /// Who takes a packet: the owner of the hash's slot, or, in a moving slot, whom the flow lives
 /// with.
 ///
@@ -106,11 +125,7 @@ pub fn backend<N: Network>(
     service: &ServiceEntry,
     tables: &impl Tables,
 ) -> Result<Choice, DropReason> {
-    if service.ring_size == 0 {
-        return Err(DropReason::NoBackend);
-    }
-    let index = service.ring_start.wrapping_add(reduce(hash, service.ring_size));
-    let slot = tables.slot(index).ok_or(DropReason::Inconsistent)?;
+    let slot = slot(hash, service, tables)?;
     if !slot.is_moving() {
         return Ok(Choice::stable(slot));
     }

@@ -33,13 +33,43 @@ pub struct Outcome {
     pub bytes: u32,
     /// A forwarded packet opens a connection: a TCP SYN without ACK.
     pub opens: bool,
+    /// The packet came from the backend and was rewritten toward its client: `egress_ifindex` says
+    /// by which interface it leaves, `port` and `bytes` say nothing.
+    pub is_answer: bool,
+    /// Of answers: the interface that they leave by.
+    pub egress_ifindex: u32,
 }
 
 impl Outcome {
-    /// The packet was rewritten toward a backend.
+    /// The packet was rewritten toward a backend, or from one toward its client.
     pub const fn is_forwarded(&self) -> bool {
         matches!(self.verdict, Verdict::Transmit | Verdict::Redirect)
     }
+}
+
+/// What a packet may be that is for no service: each has a program of its own, because the stack of
+/// one has no room for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum MayBe {
+    /// An answer by IPv4.
+    AnswerIpv4 = 0,
+    /// An answer by IPv6.
+    AnswerIpv6 = 1,
+    /// An ICMP error.
+    ErrorIpv4 = 2,
+    /// An ICMPv6 error.
+    ErrorIpv6 = 3,
+}
+
+impl MayBe {
+    /// Every one, in the order of their numbers, and the name of its program.
+    pub const ALL: [(Self, &'static str); 4] = [
+        (Self::AnswerIpv4, "xlb_answer_ipv4"),
+        (Self::AnswerIpv6, "xlb_answer_ipv6"),
+        (Self::ErrorIpv4, "xlb_error_ipv4"),
+        (Self::ErrorIpv6, "xlb_error_ipv6"),
+    ];
 }
 
 /// An [`Outcome`] in two words, as the packet path hands it out.
@@ -49,8 +79,9 @@ impl Outcome {
 /// never set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packed {
-    /// From the lowest bit on: verdict (2), whether it opens a connection (1), 5 unused, reason
-    /// (8), port (16), bytes (32).
+    /// From the lowest bit on: verdict (2), whether it opens a connection (1), whether it is passed
+    /// only if [`crate::answer`] knows nothing else (1), whether it is an answer (1), what it may be
+    /// (2), 1 unused, reason (8), port (16), bytes, or an answer's interface (32).
     what: u64,
     /// Backend (32), service (32).
     who: u64,
@@ -59,6 +90,13 @@ pub struct Packed {
 impl Packed {
     /// Not ours.
     pub const PASS: Self = Self { what: Verdict::Pass as u64, who: 0 };
+
+    /// Not for a service, but maybe of one: a pass, if [`crate::answer`] finds nothing else.
+    #[inline(always)]
+    pub const fn pass_unless(may_be: MayBe) -> Self {
+        let what = Verdict::Pass as u64 | MAYBE_ANSWER | (may_be as u64) << MAY_BE_SHIFT;
+        Self { what, who: 0 }
+    }
 
     /// Refused, with what was found before.
     #[inline(always)]
@@ -80,6 +118,37 @@ impl Packed {
             | (port as u64 & 0xffff) << 16
             | (bytes as u64) << 32;
         Self { what, who: who(service, backend) }
+    }
+
+    /// Rewritten toward a client, out of the interface.
+    #[inline(always)]
+    pub const fn answered(
+        verdict: Verdict,
+        (service, backend): (ServiceId, BackendId),
+        ifindex: u32,
+    ) -> Self {
+        let what = verdict as u64 | IS_ANSWER | (ifindex as u64) << 32;
+        Self { what, who: who(service, backend) }
+    }
+
+    /// What a packet may be that is passed only if it isn't.
+    #[inline(always)]
+    pub const fn may_be(self) -> Option<MayBe> {
+        if self.what & MAYBE_ANSWER == 0 {
+            return None;
+        }
+        Some(match self.what >> MAY_BE_SHIFT & 3 {
+            0 => MayBe::AnswerIpv4,
+            1 => MayBe::AnswerIpv6,
+            2 => MayBe::ErrorIpv4,
+            _ => MayBe::ErrorIpv6,
+        })
+    }
+
+    /// [`Outcome::is_answer`].
+    #[inline(always)]
+    pub const fn is_answer(self) -> bool {
+        self.what & IS_ANSWER != 0
     }
 
     /// What happens to the packet.
@@ -123,12 +192,22 @@ impl Packed {
         (self.what >> 32) as u32
     }
 
+    /// [`Outcome::egress_ifindex`].
+    #[inline(always)]
+    pub const fn egress_ifindex(self) -> u32 {
+        self.bytes()
+    }
+
     /// [`Outcome::opens`].
     #[inline(always)]
     pub const fn opens(self) -> bool {
         self.what & 4 != 0
     }
 }
+
+const MAYBE_ANSWER: u64 = 8;
+const IS_ANSWER: u64 = 16;
+const MAY_BE_SHIFT: u32 = 5;
 
 #[inline(always)]
 const fn who(service: ServiceId, backend: BackendId) -> u64 {
@@ -137,14 +216,17 @@ const fn who(service: ServiceId, backend: BackendId) -> u64 {
 
 impl From<Packed> for Outcome {
     fn from(packed: Packed) -> Self {
+        let is_answer = packed.is_answer();
         Self {
             verdict: packed.verdict(),
             reason: DropReason::try_from(packed.reason_number()).ok(),
             service: packed.service(),
             backend: packed.backend(),
             port: packed.port(),
-            bytes: packed.bytes(),
+            bytes: if is_answer { 0 } else { packed.bytes() },
             opens: packed.opens(),
+            is_answer,
+            egress_ifindex: if is_answer { packed.egress_ifindex() } else { 0 },
         }
     }
 }
@@ -214,6 +296,12 @@ drop_reasons! {
     /// Decapsulation: another backend may have the connection, and the outer TTL or hop limit is
     /// spent.
     NoHopLeft = 15, "no_hop_left";
+    /// An answer of a backend: this host has no way to the client that packets may be sent by.
+    NoRoute = 16, "no_route";
+    /// An answer of a backend came in by an interface that this host forwards no packets of.
+    ForwardingOff = 17, "forwarding_off";
+    /// An answer of a backend: the next hop toward the client has no known link-layer address yet.
+    ClientUnresolved = 18, "client_unresolved";
 }
 
 impl DropReason {
@@ -227,13 +315,22 @@ impl DropReason {
     }
 
     /// The reasons that a balancer can have; the others are decapsulation's.
-    pub const BALANCER: &'static [Self] = DropReason::ALL.split_at(10).0;
+    pub const BALANCER: &'static [Self] = &[
+        Self::Truncated,
+        Self::Malformed,
+        Self::Expired,
+        Self::Fragment,
+        Self::Ipv6Extension,
+        Self::NoBackend,
+        Self::Unresolved,
+        Self::TooBig,
+        Self::NoHeadroom,
+        Self::Inconsistent,
+        Self::NoRoute,
+        Self::ForwardingOff,
+        Self::ClientUnresolved,
+    ];
 }
-
-const _: () = {
-    let first_of_decapsulation = DropReason::ALL[DropReason::BALANCER.len()];
-    assert!(matches!(first_of_decapsulation, DropReason::BadInner));
-};
 
 /// Entries of the map of outcomes: entry `n` counts drops for reason `n`,
 /// the others are named below.
@@ -273,8 +370,20 @@ mod tests {
             port: 0xffff,
             bytes: u32::MAX - 2,
             opens: true,
+            is_answer: false,
+            egress_ifindex: 0,
         };
         assert_eq!(Outcome::from(packed), outcome);
+        let packed = Packed::answered(Verdict::Transmit, (service, backend), u32::MAX);
+        let answer = Outcome::from(packed);
+        assert_eq!((answer.verdict, answer.service), (Verdict::Transmit, service));
+        assert!(answer.is_answer && answer.egress_ifindex == u32::MAX && answer.bytes == 0);
+        assert_eq!(packed.may_be(), None);
+        for (number, (may_be, _)) in (0..).zip(MayBe::ALL) {
+            let packed = Packed::pass_unless(may_be);
+            assert_eq!((packed.verdict(), packed.may_be()), (Verdict::Pass, Some(may_be)));
+            assert!(may_be as u32 == number && packed.reason_number() == 0);
+        }
         for &reason in DropReason::ALL {
             let refused = Outcome::from(Packed::refused(reason, service, BackendId::NONE));
             assert_eq!((refused.verdict, refused.reason), (Verdict::Drop, Some(reason)));

@@ -56,6 +56,7 @@ fn services() -> MemoryTables {
                 ring_size: 7,
                 affinity: Affinity::Flow,
                 idle_seconds: 60,
+                answers: 0,
             });
         }
     }
@@ -146,7 +147,7 @@ fn check_outer(kind: Kind, ether_type: &[u8], outer: &[u8], inner: &[u8], inner_
             assert_eq!(outer[7], 64, "hop limit");
             (outer[6], 40)
         }
-        Kind::L2 => unreachable!(),
+        Kind::L2 | Kind::NatIpv4 | Kind::NatIpv6 => unreachable!(),
     };
     match kind {
         Kind::Ipv4 | Kind::Ipv6 => assert_eq!(protocol, ip_in_ip),
@@ -220,6 +221,7 @@ fn a_flow_has_its_own_entropy_whatever_chooses_its_slot() {
             ring_size: 7,
             affinity,
             idle_seconds: 60,
+            answers: 0,
         };
         let mut tables = MemoryTables::new(Keys::from_seed(1), &[service]).unwrap();
         for slot in 0..7 {

@@ -42,6 +42,7 @@ fn tables(slot: Slot) -> MemoryTables {
         ring_size: 1,
         affinity: Affinity::Flow,
         idle_seconds: IDLE,
+        answers: 0,
     };
     let services = [entry(Transport::Tcp, 1), entry(Transport::Udp, 2)];
     let mut tables = MemoryTables::new(Keys::from_seed(1), &services).unwrap();

@@ -12,9 +12,9 @@ use lb_common::{
     hash::KeySource,
     id::BackendId,
     layout::{
-        BackendCounters, BackendEntry, Beginning, Directory, FlowCounters, FlowKey, FlowPlace,
-        FlowRecord, FlowWords, GLIMPSES, Glimpse, SERVICE_POSITIONS, ServiceEntry, Slot,
-        TraceRecord, VIP_POSITIONS, VipEntry,
+        AnswerEntry, AnswerKey, BackendCounters, BackendEntry, Beginning, Directory, FlowCounters,
+        FlowKey, FlowPlace, FlowRecord, FlowWords, GLIMPSES, Glimpse, SERVICE_POSITIONS,
+        ServiceEntry, Slot, TraceRecord, VIP_POSITIONS, VipEntry,
     },
     tables::Tables,
     verdict::{OUTCOMES, Packed},
@@ -54,6 +54,10 @@ static FLOW_PLACES: HashMap<FlowKey, FlowPlace, FLOWS, { BPF_F_NO_PREALLOC as us
     HashMap::new();
 #[btf_map(name = "flow_counters")]
 static FLOW_COUNTERS: PerCpuArray<FlowCounters, 1> = PerCpuArray::new();
+/// Memory is taken as backends come whose answers go through here.
+#[btf_map(name = "answers")]
+static ANSWERS: HashMap<AnswerKey, AnswerEntry, BACKENDS, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 #[btf_map(name = "glimpses")]
 static FLOW_GLIMPSES: Array<Glimpse, { GLIMPSES as usize }> = Array::new();
 #[btf_map(name = "trace")]
@@ -136,6 +140,12 @@ impl Tables for Maps {
         // (Linux 6.1), whose record a run that was held up just then writes to: the agent deletes
         // records only that were quiet for long.
         unsafe { FLOW_PLACES.get(key) }
+    }
+
+    #[inline(always)]
+    fn answer(&self, key: &AnswerKey) -> Option<impl Deref<Target = AnswerEntry>> {
+        // SAFETY: an element is never changed in its place, and stays for as long as the run.
+        unsafe { ANSWERS.get(key) }
     }
 
     #[inline(always)]
@@ -233,6 +243,15 @@ pub fn count_forwarded(outcome: Packed) {
         counters.packets += 1;
         counters.bytes += u64::from(outcome.bytes());
         counters.new_flows += u64::from(outcome.opens());
+    }
+}
+
+/// Counts a packet from a backend.
+#[inline(always)]
+pub fn count_answer(outcome: Packed) {
+    if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(outcome.backend().0) {
+        // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
+        unsafe { (*counters).answers += 1 };
     }
 }
 

@@ -15,6 +15,7 @@ fn entry(vip: IpAddr, port: Option<u16>, transport: Transport, id: u32) -> Entry
         ring_size: 7,
         affinity: Affinity::Source,
         idle_seconds: 60,
+        answers: 0,
     }
 }
 

@@ -1,11 +1,12 @@
 //! A backend's record: everything that a frame toward it needs, ready to copy.
 
 use super::Plain;
+use crate::network::Address;
 
 /// Room for the longest outer header behind Ethernet: IPv6, UDP and GUE.
 pub const OUTER_CAPACITY: usize = 56;
 
-/// What is put in front of a packet toward a backend.
+/// What becomes of a packet toward a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -19,6 +20,10 @@ pub enum Kind {
     GueIpv4 = 4,
     /// IPv6, UDP and GUE headers.
     GueIpv6 = 5,
+    /// Another destination address and port (RFC 3022): VIP and backend are IPv4.
+    NatIpv4 = 6,
+    /// The same, VIP and backend are IPv6.
+    NatIpv6 = 7,
 }
 
 impl Kind {
@@ -26,12 +31,18 @@ impl Kind {
     #[inline(always)]
     pub const fn outer_len(self) -> usize {
         match self {
-            Self::L2 => 0,
+            Self::L2 | Self::NatIpv4 | Self::NatIpv6 => 0,
             Self::Ipv4 => 20,
             Self::Ipv6 => 40,
             Self::GueIpv4 => 20 + 8 + 4,
             Self::GueIpv6 => 40 + 8 + 4,
         }
+    }
+
+    /// Whether packets change their destination, and answers come back through the balancer.
+    #[inline(always)]
+    pub const fn is_nat(self) -> bool {
+        matches!(self, Self::NatIpv4 | Self::NatIpv6)
     }
 }
 
@@ -46,6 +57,8 @@ impl TryFrom<u8> for Kind {
             3 => Ok(Self::Ipv6),
             4 => Ok(Self::GueIpv4),
             5 => Ok(Self::GueIpv6),
+            6 => Ok(Self::NatIpv4),
+            7 => Ok(Self::NatIpv6),
             other => Err(other),
         }
     }
@@ -74,10 +87,12 @@ pub struct BackendRecord {
     /// Destination, then source MAC address.
     pub macs: [u8; 12],
     /// One's complement sum of the outer IPv4 header as `outer` holds it (length, TOS and checksum
-    /// zero): 16-bit big-endian words, folded, not inverted.
+    /// zero): 16-bit big-endian words, folded, not inverted. Under `nat`, what checksums gain where
+    /// the VIP becomes the backend's address: [`crate::checksum::address_difference`].
     pub outer_sum: u32,
     /// The outer header behind Ethernet: `Kind::outer_len` bytes, lengths, TOS, entropy and IPv4
-    /// checksum zero.
+    /// checksum zero. Under `nat`, what [`BackendRecord::destination`] reads: the backend's address
+    /// and port once more, in the cache line of what else such a packet needs.
     pub outer: [u8; OUTER_CAPACITY],
     /// The service that it belongs to, a [`crate::id::ServiceId`].
     pub service: u32,
@@ -112,6 +127,22 @@ impl BackendRecord {
         alive: 0,
         reserved: [0; 13],
     };
+
+    /// Under `nat`: the address that packets are sent to, mapped where it is IPv4, and the port,
+    /// host order; 0 where the packet's stays.
+    #[inline(always)]
+    pub const fn destination(&self) -> (&Address, u16) {
+        const { assert!(OUTER_CAPACITY >= size_of::<Address>() + 2) };
+        // SAFETY: as many bytes, by the assertion.
+        let address = unsafe { &*self.outer.as_ptr().cast::<Address>() };
+        (address, u16::from_be_bytes([self.outer[16], self.outer[17]]))
+    }
+
+    /// Sets [`BackendRecord::destination`] to the record's own address and port.
+    pub fn set_destination(&mut self) {
+        self.outer[..16].copy_from_slice(&self.address);
+        self.outer[16..18].copy_from_slice(&self.port.to_be_bytes());
+    }
 }
 
 /// A backend's place in the backend table: two records, of which one is in force.

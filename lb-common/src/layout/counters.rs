@@ -12,7 +12,9 @@ pub struct BackendCounters {
     pub bytes: u64,
     /// TCP connections opened: SYN without ACK.
     pub new_flows: u64,
+    /// Packets from it that were turned back toward clients.
+    pub answers: u64,
 }
 
-// SAFETY: three u64, repr(C).
+// SAFETY: four u64, repr(C).
 unsafe impl Plain for BackendCounters {}

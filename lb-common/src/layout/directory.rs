@@ -27,6 +27,11 @@ pub const PROTOCOL_TCP: u8 = 1;
 /// Bit of [`VipEntry::protocols`]: a service speaks UDP.
 pub const PROTOCOL_UDP: u8 = 2;
 
+/// Bit of [`ServiceEntry::answers`]: backends answer through the balancer.
+pub const ANSWERS: u8 = 1;
+/// Bit of [`ServiceEntry::answers`]: and some from any port.
+pub const ANSWERS_OF_ANY_PORT: u8 = 2;
+
 /// Which parts of a packet choose its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -65,6 +70,10 @@ pub struct Half {
     pub vip_shift: u32,
     /// The same for services.
     pub service_shift: u32,
+    /// What [`ServiceEntry::answers`] of all services have.
+    pub answers: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Displacement of each bucket of addresses; odd.
     pub vip_pilots: [u32; PILOTS],
     /// Displacement of each bucket of services; odd.
@@ -121,8 +130,10 @@ pub struct ServiceEntry {
     pub idle_seconds: u32,
     /// An [`Affinity`].
     pub affinity: u8,
+    /// [`ANSWERS`] and [`ANSWERS_OF_ANY_PORT`].
+    pub answers: u8,
     /// Zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 6],
 }
 
 /// A service's key: VIP number, protocol number (6 or 17) and port (0 for any), packed.
@@ -192,7 +203,7 @@ unsafe impl Plain for ServiceEntry {}
 
 const _: () = {
     use core::mem::size_of;
-    assert!(size_of::<Half>() == 32 + 8 * PILOTS);
+    assert!(size_of::<Half>() == 40 + 8 * PILOTS);
     assert!(size_of::<Directory>() == 16 + 2 * size_of::<Half>());
     assert!(size_of::<VipEntry>() == 32);
     assert!(size_of::<ServiceEntry>() == 32);

@@ -3,6 +3,7 @@
 //! All of it is `repr(C)` with explicit padding, in host byte order but where a name says `be`.
 //! A change of any of it is a new [`VERSION`].
 
+mod answer;
 mod backend;
 mod bench;
 mod counters;
@@ -12,7 +13,9 @@ mod next_hop;
 mod probe;
 mod slot;
 mod trace;
+mod way;
 
+pub use answer::{AnswerEntry, AnswerKey};
 pub use backend::{BackendEntry, BackendRecord, Kind, OUTER_CAPACITY};
 pub use bench::{
     BENCH_FRAME_LEN, BenchPlan, ClassicConnection, ClassicFlow, ClassicService, ClassicVip,
@@ -20,8 +23,9 @@ pub use bench::{
 };
 pub use counters::BackendCounters;
 pub use directory::{
-    Affinity, Directory, FAMILY_V4, FAMILY_V6, Half, PILOTS, PROTOCOL_TCP, PROTOCOL_UDP,
-    SERVICE_POSITIONS, ServiceEntry, VIP_POSITIONS, VipEntry, service_key,
+    ANSWERS, ANSWERS_OF_ANY_PORT, Affinity, Directory, FAMILY_V4, FAMILY_V6, Half, PILOTS,
+    PROTOCOL_TCP, PROTOCOL_UDP, SERVICE_POSITIONS, ServiceEntry, VIP_POSITIONS, VipEntry,
+    service_key,
 };
 pub use flow::{
     Beginning, FlowCounters, FlowKey, FlowPlace, FlowRecord, FlowState, FlowWords, GLIMPSES,
@@ -31,12 +35,13 @@ pub use next_hop::{NAMESPACES, Namespaces, NextHop};
 pub use probe::{Endpoint, ProbePort, ProbeTarget};
 pub use slot::{BACKEND_NUMBERS, Slot};
 pub use trace::TraceRecord;
+pub use way::{Sought, UnresolvedClient, WAYS, Way, WayEntry};
 
 #[cfg(any(test, feature = "std"))]
 pub(crate) use directory::bucket;
 
 /// The version of all the layouts in this module, kept in [`Directory::version`].
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Marks types that are plain memory: every bit pattern is a value, and no byte is padding.
 ///

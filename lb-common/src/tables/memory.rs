@@ -12,8 +12,8 @@ use crate::{
     hash::{KeySource, Keys},
     id::BackendId,
     layout::{
-        BackendEntry, BackendRecord, Beginning, Directory, FlowKey, FlowPlace, FlowRecord,
-        FlowWords, ServiceEntry, Slot, VERSION, VipEntry,
+        AnswerEntry, AnswerKey, BackendEntry, BackendRecord, Beginning, Directory, FlowKey,
+        FlowPlace, FlowRecord, FlowWords, ServiceEntry, Slot, VERSION, VipEntry,
     },
     packet::Buffer,
 };
@@ -37,6 +37,8 @@ pub struct MemoryTables {
     pub now: u32,
     /// Records of flows.
     pub flows: RefCell<BTreeMap<FlowKey, Rc<FlowPlace>>>,
+    /// What becomes of backends' answers.
+    pub answers: BTreeMap<AnswerKey, AnswerEntry>,
     /// How many more records there may be of opening flows, and of others.
     pub budget: (Cell<u32>, Cell<u32>),
     /// Records whose backend was dead or gone.
@@ -69,6 +71,7 @@ impl MemoryTables {
             backends: Vec::new(),
             now: 0,
             flows: RefCell::default(),
+            answers: BTreeMap::new(),
             budget: (Cell::new(u32::MAX), Cell::new(u32::MAX)),
             picked_anew: Cell::new(0),
         })
@@ -125,6 +128,10 @@ impl Tables for MemoryTables {
 
     fn flow(&self, key: &FlowKey) -> Option<impl Deref<Target = FlowPlace>> {
         self.flows.borrow().get(key).cloned()
+    }
+
+    fn answer(&self, key: &AnswerKey) -> Option<impl Deref<Target = AnswerEntry>> {
+        self.answers.get(key)
     }
 
     fn remember(&self, key: &FlowKey, record: FlowRecord, first: Beginning) -> bool {

@@ -7,8 +7,8 @@ use crate::{
     hash::KeySource,
     id::BackendId,
     layout::{
-        BackendEntry, Beginning, Directory, FlowKey, FlowPlace, FlowRecord, ServiceEntry, Slot,
-        VipEntry,
+        AnswerEntry, AnswerKey, BackendEntry, Beginning, Directory, FlowKey, FlowPlace, FlowRecord,
+        ServiceEntry, Slot, VipEntry,
     },
 };
 
@@ -37,6 +37,9 @@ pub trait Tables {
 
     /// A flow's record.
     fn flow(&self, key: &FlowKey) -> Option<impl Deref<Target = FlowPlace>>;
+
+    /// What becomes of a backend's answers from there.
+    fn answer(&self, key: &AnswerKey) -> Option<impl Deref<Target = AnswerEntry>>;
 
     /// Remembers a flow, unless the budget of what its first packet is is spent, or the table
     /// full.

@@ -91,7 +91,7 @@ impl Agent {
         by: &Actor,
     ) -> Result<BackendStatus, ApiError> {
         let service = self.service(name).ok_or_else(|| ApiError::no_service(name))?;
-        let backend = backend_from_json(spec, service)?;
+        let backend = backend_from_json(spec, service, &self.effective.services)?;
         let mut state = self.state.clone();
         let change = state.overrides.backend(name, backend.key);
         let again = self.configured(name, backend.key).filter(|_| change.removed && plain(spec));

@@ -160,16 +160,21 @@ fn step(name: &str, detail: String) -> Step {
 
 fn rewrite_detail(record: &BackendRecord) -> String {
     let kind = Kind::try_from(record.kind);
+    let [a, b, c, d, e, f, ..] = record.macs;
+    let mac = crate::model::MacAddress([a, b, c, d, e, f]);
     let what = match kind {
         Ok(Kind::L2) => "new MAC addresses alone",
         Ok(Kind::Ipv4) => "an IPv4 header in front",
         Ok(Kind::Ipv6) => "an IPv6 header in front",
         Ok(Kind::GueIpv4) => "IPv4, UDP and GUE headers in front",
         Ok(Kind::GueIpv6) => "IPv6, UDP and GUE headers in front",
+        Ok(Kind::NatIpv4 | Kind::NatIpv6) => {
+            let key = backend_key(record);
+            let port = if key.port.is_some() { "" } else { ", its port stays" };
+            return format!("the destination becomes {key}{port}, in a frame to {mac}");
+        }
         Err(_) => "nothing: its record is vacant",
     };
-    let [a, b, c, d, e, f, ..] = record.macs;
-    let mac = crate::model::MacAddress([a, b, c, d, e, f]);
     match kind.ok().and_then(|kind| outer_addresses(kind, record)) {
         Some((source, destination)) => {
             format!("{what}, from {source} to {destination}, in a frame to {mac}")
@@ -182,7 +187,7 @@ fn rewrite_detail(record: &BackendRecord) -> String {
 fn outer_addresses(kind: Kind, record: &BackendRecord) -> Option<(IpAddr, IpAddr)> {
     let outer = &record.outer;
     match kind {
-        Kind::L2 => None,
+        Kind::L2 | Kind::NatIpv4 | Kind::NatIpv6 => None,
         Kind::Ipv4 | Kind::GueIpv4 => {
             let address = |at: usize| <[u8; 4]>::try_from(outer.get(at..at + 4)?).ok();
             Some((address(12)?.into(), address(16)?.into()))

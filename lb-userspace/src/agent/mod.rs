@@ -4,6 +4,7 @@
 //! neighbours; each of them changes what is desired, and [`reconcile`] makes the data plane do
 //! it. Nothing else writes to the data plane.
 
+mod clients;
 mod commands;
 mod config_watch;
 mod desired;
@@ -46,6 +47,7 @@ use crate::{
     plan::Actual,
     state::{Effective, State, StateLock},
 };
+use clients::Clients;
 use config_watch::ConfigWatch;
 pub use desired::idle_seconds;
 use flows::{FlowWatch, Surveyed};
@@ -161,6 +163,8 @@ struct Agent {
     /// The way of probes that go through VIPs.
     probes: Probes,
     next_hops: NextHops,
+    /// Those toward clients.
+    clients: Clients,
     ways: watch::Receiver<BTreeMap<std::net::IpAddr, Resolution>>,
     interfaces: watch::Receiver<Interfaces>,
     /// The interfaces as they were when they were last attached to.
@@ -197,6 +201,9 @@ impl Agent {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.begin_leases();
+        if let Err(error) = self.listen_for_clients() {
+            tracing::error!("next hops toward clients are not asked for: {error}");
+        }
         loop {
             let lease_end = self.leases.next_end();
             tokio::select! {
@@ -237,6 +244,7 @@ impl Agent {
                     self.look_after_probes();
                     self.reconcile();
                 }
+                addresses = self.clients.next() => self.clients_wanted(addresses),
                 () = inputs.config.changed() => self.reload(),
             }
             // Behind everything that packets wait for.
@@ -251,6 +259,7 @@ impl Agent {
         }
         self.look_after_links();
         self.mend_probes();
+        self.look_after_clients();
         self.tend_flows();
         for notice in self.plane.take_notices() {
             tracing::warn!("{notice}");

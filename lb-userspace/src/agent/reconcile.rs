@@ -28,7 +28,7 @@ impl Agent {
         self.flows.leaving = self.leaving();
         self.forget_undrained();
         self.next_hops.serve_on(self.config.interfaces.iter().cloned().collect());
-        self.next_hops.want(self.addresses().collect());
+        self.want_next_hops();
         self.direct_probes();
         let alive = self.alive();
         let mut checks = Vec::new();
@@ -142,6 +142,7 @@ impl Agent {
             Err(too_small) => {
                 tracing::info!("{too_small}: growing");
                 self.plane.grow(with_headroom(too_small.needed))?;
+                self.listen_for_clients()?;
                 self.actual = self.plane.actual()?;
                 plan(&desired, &self.actual)
                     .map_err(|still| dataplane::Error::Inconsistent(still.to_string()))?

@@ -20,8 +20,8 @@ use tokio::{
 };
 
 use super::{
-    Agent, Inputs, config_watch::ConfigWatch, flows::FlowWatch, live::LoadReports,
-    through_vip::Probes,
+    Agent, Inputs, clients::Clients, config_watch::ConfigWatch, flows::FlowWatch,
+    live::LoadReports, through_vip::Probes,
 };
 use crate::{
     agent_check::AgentChecks,
@@ -187,6 +187,7 @@ pub(super) async fn prepare(
         flow_budget: None,
         hash_seed: seed,
         trace: false,
+        made_up_ways: false,
     })?;
     let actual = plane.actual()?;
     raise_descriptors();
@@ -228,6 +229,7 @@ pub(super) async fn prepare(
         interfaces: next_hops.interfaces(),
         known_interfaces: Default::default(),
         next_hops,
+        clients: Clients::default(),
         events,
         started: Instant::now(),
         last_reload: None,
@@ -303,6 +305,7 @@ fn forward(record: &BackendRecord) -> Option<Forward> {
         Kind::L2 => Some(Forward::L2),
         Kind::Ipv4 | Kind::Ipv6 => Some(Forward::Ipip),
         Kind::GueIpv4 | Kind::GueIpv6 => Some(Forward::Gue),
+        Kind::NatIpv4 | Kind::NatIpv6 => Some(Forward::Nat),
     }
 }
 

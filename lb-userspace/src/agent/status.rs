@@ -255,6 +255,7 @@ impl<'a> View<'a> {
             packets_total: counters.packets,
             bytes_total: counters.bytes,
             new_flows_total: counters.new_flows,
+            answers_total: counters.answers,
         }
     }
 
@@ -305,7 +306,8 @@ impl<'a> View<'a> {
         if record.is_some_and(|record| record.resolved != 0) {
             return None;
         }
-        let tunnelled = backend.forward.unwrap_or(service.forward) != Forward::L2;
+        let forward = backend.forward.unwrap_or(service.forward);
+        let tunnelled = matches!(forward, Forward::Ipip | Forward::Gue);
         match self.agent.ways.borrow().get(&backend.key.address) {
             None => Some("the kernel hasn't been asked yet".to_owned()),
             Some(Resolution::Resolved { egress, .. }) if tunnelled && egress.source.is_none() => {
@@ -331,6 +333,7 @@ impl<'a> View<'a> {
                     packets_total: counters.packets,
                     bytes_total: counters.bytes,
                     new_flows_total: counters.new_flows,
+                    answers_total: counters.answers,
                 }
             })
             .collect();
@@ -339,6 +342,7 @@ impl<'a> View<'a> {
             packets_total: backends.iter().map(|backend| backend.packets_total).sum(),
             bytes_total: backends.iter().map(|backend| backend.bytes_total).sum(),
             new_flows_total: backends.iter().map(|backend| backend.new_flows_total).sum(),
+            answers_total: backends.iter().map(|backend| backend.answers_total).sum(),
             backends,
         }
     }

@@ -281,7 +281,7 @@ impl Ways<'_> {
 /// What a person should look at where a VIP doesn't answer.
 fn hint(vip: IpAddr, forward: Forward) -> String {
     let decapsulates = match forward {
-        Forward::L2 => String::new(),
+        Forward::L2 | Forward::Nat => String::new(),
         Forward::Ipip | Forward::Gue => format!(", and decapsulate {forward}"),
     };
     format!("does the backend have {vip} on its loopback{decapsulates}?")

@@ -6,8 +6,8 @@ use lb_common::{
     hash::KeySource,
     id::BackendId,
     layout::{
-        BackendEntry, Beginning, Directory, FlowKey, FlowPlace, FlowRecord, ServiceEntry, Slot,
-        VipEntry,
+        AnswerEntry, AnswerKey, BackendEntry, Beginning, Directory, FlowKey, FlowPlace, FlowRecord,
+        ServiceEntry, Slot, VipEntry,
     },
     tables::Tables,
 };
@@ -72,6 +72,10 @@ impl Tables for Watched<'_> {
         let place = self.plane.flow(key)?;
         self.record.set(Some(place.get()));
         Some(place)
+    }
+
+    fn answer(&self, key: &AnswerKey) -> Option<impl Deref<Target = AnswerEntry>> {
+        self.plane.answer(key)
     }
 
     fn remember(&self, _: &FlowKey, _: FlowRecord, _: Beginning) -> bool {

@@ -164,7 +164,7 @@ impl Memory {
         spec: &serde_json::Value,
     ) -> Result<BackendStatus, ApiError> {
         let service = self.service(service)?;
-        let backend = backend_from_json(spec, service)?;
+        let backend = backend_from_json(spec, service, &[])?;
         service.backends.push(backend.clone());
         let service = service.clone();
         Ok(self.backend_status(&service, &backend))
@@ -262,6 +262,7 @@ impl Memory {
                 packets_total: backend.packets_total,
                 bytes_total: backend.bytes_total,
                 new_flows_total: backend.new_flows_total,
+                answers_total: backend.answers_total,
             };
             let backends: Vec<_> = status.backends.into_iter().map(traffic).collect();
             let sum = |field: fn(&BackendTraffic) -> u64| backends.iter().map(field).sum();
@@ -270,6 +271,7 @@ impl Memory {
                 packets_total: sum(|backend| backend.packets_total),
                 bytes_total: sum(|backend| backend.bytes_total),
                 new_flows_total: sum(|backend| backend.new_flows_total),
+                answers_total: sum(|backend| backend.answers_total),
                 backends,
             }
         });
@@ -347,6 +349,7 @@ impl Memory {
             packets_total: 1_234_567,
             bytes_total: 987_654_321,
             new_flows_total: 4_321,
+            answers_total: 0,
         }
     }
 }

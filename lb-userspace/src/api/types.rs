@@ -238,6 +238,8 @@ pub struct BackendStatus {
     pub bytes_total: u64,
     /// TCP connections opened.
     pub new_flows_total: u64,
+    /// Packets from them that were turned back toward clients.
+    pub answers_total: u64,
 }
 
 /// A backend's state in one word: the first of these that is true.
@@ -378,6 +380,8 @@ pub struct ServiceTraffic {
     pub bytes_total: u64,
     /// Sum of the backends'.
     pub new_flows_total: u64,
+    /// Packets from them that were turned back toward clients.
+    pub answers_total: u64,
     /// In the config's order.
     pub backends: Vec<BackendTraffic>,
 }
@@ -393,6 +397,8 @@ pub struct BackendTraffic {
     pub bytes_total: u64,
     /// TCP connections opened.
     pub new_flows_total: u64,
+    /// Packets from them that were turned back toward clients.
+    pub answers_total: u64,
 }
 
 /// A change to a backend: what is left out stays.

@@ -99,6 +99,7 @@ fn open(capacity: Capacity) -> anyhow::Result<DataPlane> {
         flow_budget: Some(u32::MAX),
         hash_seed: 0x5eed_5eed_5eed_5eed,
         trace: false,
+        made_up_ways: true,
     })?)
 }
 

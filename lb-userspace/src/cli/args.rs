@@ -291,7 +291,7 @@ fn endpoint(text: &str) -> Result<SocketAddr, String> {
 }
 
 const PROTOCOLS: [&str; 2] = ["tcp", "udp"];
-const FORWARDS: [&str; 3] = ["l2", "ipip", "gue"];
+const FORWARDS: [&str; 4] = ["l2", "ipip", "gue", "nat"];
 const AFFINITIES: [&str; 3] = ["flow", "source", "packet"];
 
 /// `xlb service`

@@ -218,7 +218,7 @@ fn wrong_input_is_2_and_failure_1() {
         (&["backend", "add", "web", "10.0.0.13", "--next-hop", "ff:ff:ff:ff:ff:ff"], "multicast"),
         (&["backend", "list", "mail"], "no service \"mail\""),
         (&["service", "add", "x", "--vip", "nowhere", "--forward", "l2"], "nowhere"),
-        (&["service", "add", "x", "--vip", "203.0.113.1:1", "--forward", "nat"], "ipip"),
+        (&["service", "add", "x", "--vip", "203.0.113.1:1", "--forward", "fullnat"], "ipip"),
         (
             &[
                 "service",

@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 
-use crate::model::Forward;
+use crate::model::{BackendKey, Forward};
 
 /// How backends are checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,8 +20,10 @@ pub enum HealthCheck {
 pub struct ActiveCheck {
     /// What is asked.
     pub probe: Probe,
-    /// The port that is asked.
+    /// The port that is asked, of backends that have none of their own.
     pub port: u16,
+    /// Whether it is asked of the others, too: it was said.
+    pub port_is_set: bool,
     /// Where probes go; `None` where it is left out.
     pub via: Option<Via>,
     /// From one check to the next.
@@ -36,6 +38,13 @@ pub struct ActiveCheck {
     pub rise: u32,
     /// Failed checks in a row that make a healthy backend failed; at least 1.
     pub fall: u32,
+}
+
+impl ActiveCheck {
+    /// The port of a backend that is asked.
+    pub fn port_of(&self, backend: BackendKey) -> u16 {
+        backend.port.filter(|_| !self.port_is_set).unwrap_or(self.port)
+    }
 }
 
 /// Where probes go.
@@ -56,6 +65,8 @@ impl Via {
     pub fn usual(forward: Forward) -> Self {
         match forward {
             Forward::L2 | Forward::Ipip | Forward::Gue => Self::Vip,
+            // The backend has no VIP.
+            Forward::Nat => Self::Address,
         }
     }
 

@@ -73,13 +73,15 @@ fn dns(
         let fault = Fault::new(ErrorKind::Impossible, message).help(help);
         table.fault(&keys::MIN_TTL, fault, faults);
     }
-    if let (Some(record), Some(Destination { address, .. }), Some(Forward::L2)) =
-        (record, vip, forward)
+    if let (Some(record), Some(Destination { address, .. }), Some(forward)) = (record, vip, forward)
+        && matches!(forward, Forward::L2 | Forward::Nat)
         && !fits_l2(record, address)
     {
         let fault = Fault::new(
             ErrorKind::Impossible,
-            format!("`l2` can't carry packets for {address} to addresses of the other family"),
+            format!(
+                "`{forward}` can't carry packets for {address} to addresses of the other family"
+            ),
         );
         let help = "record = \"address\", or forward = \"ipip\" or \"gue\"";
         table.fault(&keys::RECORD, fault.help(help), faults);

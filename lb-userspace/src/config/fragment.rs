@@ -7,6 +7,7 @@ use lb_common::ring::MAX_MEMBERS;
 use toml::de::DeTable;
 
 use super::{
+    claims::Claims,
     error::{ConfigErrors, ErrorKind, Fault, Faults},
     keys::{backend, fragment as keys},
     node::Node,
@@ -16,7 +17,7 @@ use super::{
     syntax_fault,
     types::{BackendConfig, ServiceConfig},
 };
-use crate::model::Forward;
+use crate::model::{Destination, Forward};
 
 /// The form of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,14 +63,21 @@ pub fn fragment(
             }
         },
     };
-    let context = BackendContext { vip: Some(vip), forward: Some(forward) };
+    // Which of them can join is seen once they do.
+    let context = BackendContext {
+        owner: "this file",
+        vip: Some(Destination { address: vip, port: Some(0) }),
+        key: None,
+        forward: Some(forward),
+        via: None,
+    };
     let backends = root.and_then(|root| backends(&root, context, &mut faults));
     faults.settle(backends, Some((file_name, text)))
 }
 
 fn backends(
     root: &Node,
-    context: BackendContext,
+    context: BackendContext<'_>,
     faults: &mut Faults,
 ) -> Option<Vec<BackendConfig>> {
     let table = Table::open(root, "", &keys::SECTION, faults)?;
@@ -78,14 +86,14 @@ fn backends(
         table.fault(&keys::BACKEND, fault, faults);
         return None;
     }
-    let mut taken = Taken::new();
+    let (mut taken, mut claims) = (Taken::new(), Claims::default());
     let nodes = table.tables(&keys::BACKEND, "[[backend]]", faults);
     let backends: Vec<Option<BackendConfig>> = nodes
         .iter()
         .enumerate()
         .map(|(index, node)| {
             let path = format!("backend[{index}]");
-            service::check_backend(node, &path, context, &mut taken, faults)
+            service::check_backend(node, &path, context, (&mut taken, &mut claims), faults)
         })
         .collect();
     backends.into_iter().collect()
@@ -112,9 +120,11 @@ pub fn join<'a>(
     service: &mut ServiceConfig,
     found: impl IntoIterator<Item = &'a BackendSpec>,
     room: usize,
+    claims: &mut Claims,
 ) -> Vec<Refused> {
     let ring = service.ring_size.map_or(MAX_MEMBERS, |size| MAX_MEMBERS.min(size as usize));
-    let context = BackendContext { vip: Some(service.key.vip), forward: Some(service.forward) };
+    let before = service.clone();
+    let context = BackendContext::of(&before);
     let mut taken = Taken::new();
     for backend in &service.backends {
         taken.add(backend.key, "the service's own backends");
@@ -132,7 +142,8 @@ pub fn join<'a>(
         }
         let mut faults = Faults::default();
         let backend = to_node(spec).map(|node| {
-            service::check_backend(&node, backend::SECTION.header, context, &mut taken, &mut faults)
+            let others = (&mut taken, &mut *claims);
+            service::check_backend(&node, backend::SECTION.header, context, others, &mut faults)
         });
         match backend.and_then(|backend| faults.settle(backend, None)) {
             Ok(backend) => {
@@ -202,7 +213,7 @@ mod tests {
         let spec = |address: &str| BackendSpec { address: address.into(), ..Default::default() };
         let found = ["fd00::1", "10.0.0.1", "127.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"];
         let found: Vec<_> = found.into_iter().map(spec).collect();
-        let refused = join(&mut service, &found, 2);
+        let refused = join(&mut service, &found, 2, &mut Claims::default());
         let told: Vec<_> = refused.iter().map(|r| format!("{}: {}", r.address, r.why)).collect();
         assert_eq!(
             told,
@@ -215,7 +226,7 @@ mod tests {
             ]
         );
         let more: Vec<_> = (10..20).map(|last| spec(&format!("10.0.0.{last}"))).collect();
-        assert_eq!(join(&mut service, &more, usize::MAX).len(), 8);
+        assert_eq!(join(&mut service, &more, usize::MAX, &mut Claims::default()).len(), 8);
         assert_eq!(service.backends.len(), 5);
     }
 }

@@ -112,6 +112,7 @@ pub(super) fn check(
     Some(HealthCheck::Active(Arc::new(ActiveCheck {
         probe: probe?,
         port: port?,
+        port_is_set: table.get(&keys::PORT).is_some(),
         via,
         interval: interval?,
         fast_interval: fast_interval?,

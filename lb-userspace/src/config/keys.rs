@@ -182,7 +182,7 @@ section! { service, "[[service]]",
         "\"tcp\" or \"udp\"",
         "What the service speaks.";
     FORWARD = "forward", Text, Required,
-        "\"l2\", \"ipip\" or \"gue\"",
+        "\"l2\", \"ipip\", \"gue\" or \"nat\"",
         "How packets travel to the backends, which must be set up for it.";
     RING_SIZE = "ring_size", Integer, Otherwise("grows with the backends"),
         "a prime from 2 to 1048573, at least the number of backends",
@@ -231,11 +231,11 @@ section! { health, "[service.health]",
     TYPE = "type", Text, Required,
         "\"tcp\", \"http\", \"https\", \"grpc\", \"udp\", \"dns\", \"exec\" or \"none\"",
         "A connection that opens, a request that is answered as expected, a program that ends with status 0, or no check.";
-    PORT = "port", Integer, Otherwise("the service's port"),
+    PORT = "port", Integer, Otherwise("the backend's own port, else the service's"),
         "a port from 1 to 65535",
         "The port that is checked. Required where the service takes any port.";
-    VIA = "via", Text, Text("vip"),
-        "\"vip\" or \"address\"; not with type \"exec\" or \"none\"",
+    VIA = "via", Text, Otherwise("\"vip\"; with `nat` \"address\""),
+        "\"vip\" or \"address\"; not with type \"exec\" or \"none\", and \"vip\" not with `nat`",
         "Where probes go: to the VIP on that backend, in frames like those of clients, so that a missing VIP or decapsulation shows; or to the backend's own address.";
     INTERVAL = "interval", Text, Text("1s"),
         "a duration from \"10ms\" to \"1h\"",
@@ -388,8 +388,8 @@ section! { load, "[service.load]",
 
 section! { backend, "[[service.backend]]", "A backend. No two of a service have the same address.";
     ADDRESS = "address", Text, Required,
-        "an address such as \"10.0.0.11\" or \"2001:db8::11\", with `l2` of the VIP's family",
-        "The backend's own address.";
+        "an address such as \"10.0.0.11\" or \"2001:db8::11\", with `l2` and `nat` of the VIP's family; with `nat` it may carry a port, \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
+        "The backend's own address, and under `nat` the port that packets are sent to: without one they keep theirs.";
     WEIGHT = "weight", Integer, Integer(100),
         "an integer from 0 to 65535",
         "Its share of the service's flows, by the sum of all weights.";
@@ -397,7 +397,7 @@ section! { backend, "[[service.backend]]", "A backend. No two of a service have 
         "the MAC address of one interface, such as \"02:00:00:00:00:11\"",
         "Where frames to this backend go.";
     FORWARD = "forward", Text, Otherwise("the service's"),
-        "\"l2\", \"ipip\" or \"gue\"",
+        "\"l2\", \"ipip\", \"gue\" or \"nat\"",
         "How packets travel to this backend.";
     BACKUP = "backup", Boolean, Boolean(false),
         "true or false",

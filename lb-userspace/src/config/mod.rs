@@ -7,6 +7,7 @@
 mod asked;
 pub mod check;
 mod checks;
+mod claims;
 mod discovery;
 mod error;
 mod fragment;
@@ -37,6 +38,7 @@ pub use checks::{
     ActiveCheck, Alpn, DnsProbe, ExpectedHeader, GrpcProbe, HealthCheck, HttpProbe, Method,
     Payload, Probe, Tls, Via,
 };
+pub use claims::Claims;
 pub use error::{ConfigErrors, ErrorKind};
 pub use fragment::{Format, Refused, fragment, join};
 pub use limits::Room;

@@ -1,13 +1,14 @@
 //! Checks a `[[service]]` and the `[[service.backend]]`s in it.
 
-use std::{collections::HashMap, hash::Hash, net::IpAddr, time::Duration};
+use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use super::{
-    checks::HealthCheck,
+    checks::{HealthCheck, Via},
+    claims::Claims,
     discovery,
     error::{ErrorKind, Fault, Faults},
     health,
-    keys::{backend, service as keys},
+    keys::{backend, health as health_keys, service as keys},
     limits::{Totals, room_in_ring},
     live,
     node::{Node, Value},
@@ -49,12 +50,13 @@ pub(super) struct Others {
     pub names: Taken<String>,
     pub keys: Taken<ServiceKey>,
     pub totals: Totals,
+    pub claims: Claims,
 }
 
 impl Others {
     pub(super) fn new(services: &[ServiceConfig]) -> Self {
         let (names, keys, totals) = (Taken::new(), Taken::new(), Totals::default());
-        let mut others = Self { names, keys, totals };
+        let mut others = Self { names, keys, totals, claims: Claims::of(services) };
         for service in services {
             others.names.add(service.name.clone(), "the running services");
             others.keys.add(service.key, format!("service \"{}\"", service.name));
@@ -142,13 +144,25 @@ pub(super) fn check(
 
     let mut taken = Taken::new();
     let nodes = table.tables(&keys::BACKEND, backend::SECTION.header, faults);
-    let context = BackendContext { vip: vip.map(|vip| vip.address), forward };
+    if let Some(HealthCheck::Active(check)) = &health
+        && (check.via, forward) == (Some(Via::Vip), Some(Forward::Nat))
+        && let Some(node) = table.get(&keys::HEALTH)
+    {
+        let path = format!("{}.{}", table.path_of(keys::HEALTH.name), health_keys::VIA.name);
+        faults.add(node.at, path, no_vip());
+    }
+    let name_shown = name.as_ref().map_or_else(|| path.to_owned(), |n| format!("service \"{n}\""));
+    let via = match &health {
+        Some(HealthCheck::Active(check)) => check.via,
+        _ => None,
+    };
+    let context = BackendContext { owner: &name_shown, vip, key, forward, via };
     let backends: Vec<Option<BackendConfig>> = nodes
         .iter()
         .enumerate()
         .map(|(index, node)| {
             let path = table.path_of(&format!("backend[{index}]"));
-            check_backend(node, &path, context, &mut taken, faults)
+            check_backend(node, &path, context, (&mut taken, &mut others.claims), faults)
         })
         .collect();
     if let Err(fault) = room_in_ring(ring_size, nodes.len()) {
@@ -175,17 +189,46 @@ pub(super) fn check(
 
 /// What a backend must agree with: its service's values, as far as they are known.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BackendContext {
-    pub vip: Option<IpAddr>,
+pub(super) struct BackendContext<'a> {
+    /// Whose it is, in words.
+    pub owner: &'a str,
+    pub vip: Option<Destination>,
+    /// `None` where a part of it is wrong, or not known here.
+    pub key: Option<ServiceKey>,
     pub forward: Option<Forward>,
+    /// Where probes go, if that is said.
+    pub via: Option<Via>,
+}
+
+impl<'a> BackendContext<'a> {
+    /// That of a checked service.
+    pub(super) fn of(service: &'a ServiceConfig) -> Self {
+        let ServiceKey { vip, port, .. } = service.key;
+        Self {
+            owner: &service.name,
+            vip: Some(Destination { address: vip, port }),
+            key: Some(service.key),
+            forward: Some(service.forward),
+            via: match &service.health {
+                HealthCheck::Active(check) => check.via,
+                HealthCheck::None => None,
+            },
+        }
+    }
+}
+
+/// Probes through a VIP that the backends don't have.
+fn no_vip() -> Fault {
+    let message = "probes of `nat` backends can't go to the VIP: they don't have it";
+    Fault::new(ErrorKind::Impossible, message).help("leave it out, or \"address\"")
 }
 
 /// Checks a backend and adds its key to `taken`.
 pub(super) fn check_backend(
     node: &Node,
     path: &str,
-    context: BackendContext,
-    taken: &mut Taken<BackendKey>,
+    context: BackendContext<'_>,
+    (taken, claims): (&mut Taken<BackendKey>, &mut Claims),
     faults: &mut Faults,
 ) -> Option<BackendConfig> {
     let table = Table::open(node, path, &backend::SECTION, faults)?;
@@ -197,10 +240,18 @@ pub(super) fn check_backend(
     if let Some(key) = key {
         let own = table.get(&backend::FORWARD).is_some();
         let effective = if own { forward } else { context.forward };
-        let fits = reachable(key, effective, context.vip).and_then(|()| {
-            let help = "each backend stands in a service once; its share is its `weight`";
-            taken.check(&key, &key.to_string(), help)
-        });
+        if own && (forward, context.via) == (Some(Forward::Nat), Some(Via::Vip)) {
+            table.fault(&backend::FORWARD, no_vip(), faults);
+        }
+        let fits = reachable(key, effective, context.vip)
+            .and_then(|()| {
+                let help = "each backend stands in a service once; its share is its `weight`";
+                taken.check(&key, &key.to_string(), help)
+            })
+            .and_then(|()| match (effective, context.key) {
+                (Some(Forward::Nat), Some(service)) => claims.add(context.owner, service, key),
+                _ => Ok(()),
+            });
         match fits {
             Ok(()) => taken.add(key, path),
             Err(fault) => table.fault(&backend::ADDRESS, fault, faults),
@@ -210,18 +261,39 @@ pub(super) fn check_backend(
 }
 
 /// Refuses pairs of VIP, mode and backend that no packet can go by.
-fn reachable(key: BackendKey, forward: Option<Forward>, vip: Option<IpAddr>) -> Result<(), Fault> {
+fn reachable(
+    key: BackendKey,
+    forward: Option<Forward>,
+    vip: Option<Destination>,
+) -> Result<(), Fault> {
     let impossible = |message| Fault::new(ErrorKind::Impossible, message);
-    if let (Some(_), Some(forward)) = (key.port, forward) {
+    if let (Some(_), Some(forward)) = (key.port, forward)
+        && forward != Forward::Nat
+    {
         return Err(impossible(format!(
             "{key} has a port, and `{forward}` leaves a packet's port as it is"
         ))
-        .help(format!("the address alone: \"{}\"", key.address)));
+        .help(format!("the address alone: \"{}\", or forward = \"nat\"", key.address)));
     }
-    let Some(vip) = vip else { return Ok(()) };
+    let Some(Destination { address: vip, port }) = vip else { return Ok(()) };
+    if key.port.is_some() && port.is_none() {
+        return Err(impossible(format!(
+            "{key} has a port, and the service takes any: no answer from there would tell which \
+             port it is for"
+        ))
+        .help(format!("the address alone: \"{}\", or a service for each port", key.address)));
+    }
     if key.address == vip {
         return Err(impossible(format!("{vip} is the VIP itself"))
             .help("the backend's own address, by which the balancer reaches it"));
+    }
+    if forward == Some(Forward::Nat) && key.address.is_ipv4() != vip.is_ipv4() {
+        let (family, other) = if vip.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
+        return Err(impossible(format!(
+            "`nat` can't turn {family} packets for {vip} into {other} packets for {}",
+            key.address
+        ))
+        .help(format!("an {family} address, or forward = \"ipip\" or \"gue\"")));
     }
     if forward == Some(Forward::L2) && key.address.is_ipv4() != vip.is_ipv4() {
         return Err(impossible(format!(

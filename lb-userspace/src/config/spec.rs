@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     checks::{ActiveCheck, DnsProbe, GrpcProbe, HealthCheck, HttpProbe, Probe, Tls, word},
+    claims::Claims,
     error::{ConfigErrors, ErrorKind, Fault, Faults},
     keys::{health as health_keys, service as keys},
     limits::room_in_ring,
@@ -278,7 +279,7 @@ impl BackendSpec {
     /// # Errors
     /// Every mistake, each with its key.
     pub fn check(&self, service: &ServiceConfig) -> Result<BackendConfig, ConfigErrors> {
-        check_backend(&to_node(self)?, service)
+        check_backend(&to_node(self)?, service, &[])
     }
 }
 
@@ -300,8 +301,9 @@ pub fn service_from_json(
 pub fn backend_from_json(
     json: &serde_json::Value,
     service: &ServiceConfig,
+    others: &[ServiceConfig],
 ) -> Result<BackendConfig, ConfigErrors> {
-    check_backend(&Node::from_json(json), service)
+    check_backend(&Node::from_json(json), service, others)
 }
 
 fn check_service(node: &Node, others: &[ServiceConfig]) -> Result<ServiceConfig, ConfigErrors> {
@@ -320,7 +322,11 @@ fn check_service(node: &Node, others: &[ServiceConfig]) -> Result<ServiceConfig,
     faults.settle(service, None)
 }
 
-fn check_backend(node: &Node, service: &ServiceConfig) -> Result<BackendConfig, ConfigErrors> {
+fn check_backend(
+    node: &Node,
+    service: &ServiceConfig,
+    others: &[ServiceConfig],
+) -> Result<BackendConfig, ConfigErrors> {
     let mut faults = Faults::default();
     let path = format!("service \"{}\"", service.name);
     let mut taken = Taken::new();
@@ -330,9 +336,12 @@ fn check_backend(node: &Node, service: &ServiceConfig) -> Result<BackendConfig, 
     if let Err(fault) = room_in_ring(service.ring_size, service.backends.len() + 1) {
         faults.add(None, format!("{path}.{}", keys::RING_SIZE.name), fault);
     }
-    let context = BackendContext { vip: Some(service.key.vip), forward: Some(service.forward) };
+    let context = BackendContext::of(service);
+    let others = others.iter().filter(|other| other.key != service.key);
+    let mut claims = Claims::of(others.chain([service]));
     let path = format!("{path}.{}", keys::BACKEND.name);
-    let backend = service::check_backend(node, &path, context, &mut taken, &mut faults);
+    let backend =
+        service::check_backend(node, &path, context, (&mut taken, &mut claims), &mut faults);
     faults.settle(backend, None)
 }
 
@@ -446,7 +455,7 @@ impl From<&DiscoveryConfig> for DiscoverySpec {
 impl From<&ActiveCheck> for HealthSpec {
     fn from(check: &ActiveCheck) -> Self {
         Self {
-            port: Some(check.port.into()),
+            port: check.port_is_set.then(|| check.port.into()),
             // Left out where it is: who says it takes no other way.
             via: check.via.and_then(|via| shown(via.word())),
             interval: Some(duration_text(check.interval)),

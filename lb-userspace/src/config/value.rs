@@ -135,7 +135,7 @@ pub(super) fn protocol(node: &Node) -> Result<crate::model::Protocol, Fault> {
 }
 
 pub(super) fn forward(node: &Node) -> Result<Forward, Fault> {
-    word(text(node)?, Forward::WORDS, &["nat", "fullnat"], "forward mode")
+    word(text(node)?, Forward::WORDS, &["fullnat"], "forward mode")
 }
 
 pub(super) fn affinity(node: &Node) -> Result<Affinity, Fault> {

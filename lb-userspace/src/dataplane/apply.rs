@@ -34,6 +34,8 @@ impl DataPlane {
                 let generation = self.record(*id)?.generation;
                 self.put_backend(*id, &BackendRecord { generation, ..BackendRecord::VACANT })
             }
+            Change::SetAnswer { key, entry } => self.maps.set_answer(*key, *entry),
+            Change::ClearAnswer { key } => self.maps.clear_answer(*key),
             Change::SetSlots { slots } => {
                 slots.iter().try_for_each(|(index, slot)| self.maps.slots.write(*index, slot))
             }

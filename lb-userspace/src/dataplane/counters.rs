@@ -101,6 +101,7 @@ fn add(sum: &mut BackendCounters, value: &BackendCounters) {
     sum.packets += value.packets;
     sum.bytes += value.bytes;
     sum.new_flows += value.new_flows;
+    sum.answers += value.answers;
 }
 
 fn difference(last: &BackendCounters, first: &BackendCounters) -> BackendCounters {
@@ -108,5 +109,6 @@ fn difference(last: &BackendCounters, first: &BackendCounters) -> BackendCounter
         packets: last.packets.saturating_sub(first.packets),
         bytes: last.bytes.saturating_sub(first.bytes),
         new_flows: last.new_flows.saturating_sub(first.new_flows),
+        answers: last.answers.saturating_sub(first.answers),
     }
 }

@@ -1,6 +1,7 @@
 //! The program's maps, typed: what they are called, what they hold, how long they are.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
     path::Path,
@@ -8,15 +9,18 @@ use std::{
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, ArrayOfMaps, DevMap, HashMap, Map, MapData, MapInfo, PerCpuArray, PerCpuValues},
+    maps::{
+        Array, ArrayOfMaps, DevMap, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray,
+        PerCpuValues, ProgramArray, RingBuf,
+    },
 };
 use lb_common::{
     layout::{
-        BackendCounters, BackendEntry, Directory, FlowCounters, FlowKey, FlowWords, GLIMPSES,
-        Glimpse, Plain, SERVICE_POSITIONS, ServiceEntry, Slot, TraceRecord, VIP_POSITIONS,
-        VipEntry,
+        AnswerEntry, AnswerKey, BackendCounters, BackendEntry, Directory, FlowCounters, FlowKey,
+        FlowWords, GLIMPSES, Glimpse, Plain, SERVICE_POSITIONS, ServiceEntry, Slot, TraceRecord,
+        VIP_POSITIONS, VipEntry, WAYS, WayEntry,
     },
-    verdict::OUTCOMES,
+    verdict::{MayBe, OUTCOMES},
 };
 
 use super::{error::Error, memory::MappedArray};
@@ -44,13 +48,16 @@ enum Length {
 }
 
 /// Every pinned map: its name, the bytes of a value, its length.
-const SHAPES: [(&str, usize, Length); 12] = [
+const SHAPES: [(&str, usize, Length); 15] = [
     ("directory", size_of::<Directory>(), Length::Fixed(1)),
     ("vips", size_of::<VipEntry>(), Length::Fixed(2 * VIP_POSITIONS)),
     ("services", size_of::<ServiceEntry>(), Length::Fixed(2 * SERVICE_POSITIONS)),
     ("slots", size_of::<Slot>(), Length::Slots),
     ("backends", size_of::<BackendEntry>(), Length::Backends),
     ("backend_counters", size_of::<BackendCounters>(), Length::Backends),
+    ("answers", size_of::<AnswerEntry>(), Length::Backends),
+    ("ways", size_of::<WayEntry>(), Length::Fixed(WAYS)),
+    ("answer_programs", size_of::<u32>(), Length::Fixed(MayBe::ALL.len() as u32)),
     ("outcomes", size_of::<u64>(), Length::Fixed(OUTCOMES as u32)),
     ("ports", PORT_BYTES as usize, Length::Ports),
     ("flows", size_of::<FlowWords>(), Length::Flows),
@@ -68,6 +75,12 @@ pub(super) struct Maps {
     pub(super) backends: MappedArray<BackendEntry>,
     pub(super) backend_counters: PerCpuArray<MapData, Value<BackendCounters>>,
     pub(super) outcomes: PerCpuArray<MapData, u64>,
+    answers: HashMap<MapData, Value<AnswerKey>, Value<AnswerEntry>>,
+    pub(super) answer_programs: ProgramArray<MapData>,
+    /// The program's alone.
+    _ways: MapData,
+    /// Next hops toward clients that the kernel doesn't know, until somebody listens.
+    pub(super) unresolved: Option<RingBuf<MapData>>,
     pub(super) ports: DevMap<MapData>,
     pub(super) ports_fd: OwnedFd,
     pub(super) flows: HashMap<MapData, Value<FlowKey>, Value<FlowWords>>,
@@ -162,6 +175,10 @@ impl Maps {
             backends: mapped(object, "backends", capacity.backends, &mut bytes)?,
             backend_counters: typed(object, "backend_counters", &mut bytes)?,
             outcomes: typed(object, "outcomes", &mut bytes)?,
+            answers: typed(object, "answers", &mut bytes)?,
+            answer_programs: typed(object, "answer_programs", &mut bytes)?,
+            _ways: take_data(object, "ways", &mut bytes)?,
+            unresolved: Some(typed(object, "unresolved", &mut bytes)?),
             ports: kind("ports", Map::DevMap(ports).try_into())?,
             ports_fd,
             flows: kind("flows", Map::HashMap(flows).try_into())?,
@@ -198,6 +215,9 @@ impl Maps {
         new.services.copy_from(&self.services)?;
         new.slots.copy_from(&self.slots)?;
         new.backends.copy_from(&self.backends)?;
+        for (key, entry) in self.answers()? {
+            new.set_answer(key, entry)?;
+        }
         new.directory.copy_from(&self.directory)?;
         for port in 0..self.ports.len() {
             if let Some(ifindex) = self.port(port)? {
@@ -209,11 +229,35 @@ impl Maps {
         copy_counters(&self.flow_counters, &mut new.flow_counters)
     }
 
+    /// What becomes of backends' answers.
+    pub(super) fn answers(&self) -> Result<BTreeMap<AnswerKey, AnswerEntry>, Error> {
+        let all = self.answers.iter().map(|entry| entry.map(|(key, entry)| (key.0, entry.0)));
+        all.collect::<Result<_, _>>().map_err(|error| Error::library("read the map answers", error))
+    }
+
+    /// What becomes of answers from there.
+    pub(super) fn answer(&self, key: AnswerKey) -> Option<AnswerEntry> {
+        self.answers.get(&Value(key), 0).ok().map(|entry| entry.0)
+    }
+
+    pub(super) fn set_answer(&mut self, key: AnswerKey, entry: AnswerEntry) -> Result<(), Error> {
+        self.answers
+            .insert(Value(key), Value(entry), 0)
+            .map_err(|error| Error::library("fill the map answers", error))
+    }
+
+    pub(super) fn clear_answer(&mut self, key: AnswerKey) -> Result<(), Error> {
+        match self.answers.remove(&Value(key)) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(Error::library("clear an entry of the map answers", error)),
+        }
+    }
+
     /// The interface at an entry of the device map.
     pub(super) fn port(&self, port: u32) -> Result<Option<u32>, Error> {
         match self.ports.get(port, 0) {
             Ok(value) => Ok(Some(value.if_index)),
-            Err(aya::maps::MapError::KeyNotFound) => Ok(None),
+            Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(Error::library(format!("read entry {port} of the map ports"), error)),
         }
     }
@@ -236,7 +280,9 @@ fn take_data(object: &mut Ebpf, name: &'static str, bytes: &mut u64) -> Result<M
         | Map::PerCpuArray(data)
         | Map::DevMap(data)
         | Map::ArrayOfMaps(data)
-        | Map::HashMap(data) => data,
+        | Map::HashMap(data)
+        | Map::ProgramArray(data)
+        | Map::RingBuf(data) => data,
         _ => return Err(missing()),
     };
     *bytes += allocated(data.fd())?;
@@ -250,13 +296,13 @@ fn keep_open(data: &MapData, name: &str) -> Result<OwnedFd, Error> {
 
 fn typed<M>(object: &mut Ebpf, name: &'static str, bytes: &mut u64) -> Result<M, Error>
 where
-    M: TryFrom<Map, Error = aya::maps::MapError>,
+    M: TryFrom<Map, Error = MapError>,
 {
     let data = take_data(object, name, bytes)?;
     kind(name, Map::from_map_data(data).and_then(M::try_from))
 }
 
-fn kind<M>(name: &str, map: Result<M, aya::maps::MapError>) -> Result<M, Error> {
+fn kind<M>(name: &str, map: Result<M, MapError>) -> Result<M, Error> {
     map.map_err(|error| Error::Object { what: format!("usable map {name} ({error})") })
 }
 

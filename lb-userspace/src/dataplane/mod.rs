@@ -40,10 +40,11 @@ use lb_common::{
     hash::Keys,
     id::BackendId,
     layout::{
-        BackendEntry, Beginning, Directory, FlowKey, FlowPlace, FlowRecord, ServiceEntry, Slot,
-        VERSION, VipEntry,
+        AnswerEntry, AnswerKey, BackendEntry, Beginning, Directory, FlowKey, FlowPlace, FlowRecord,
+        ServiceEntry, Slot, VERSION, VipEntry,
     },
     tables::Tables,
+    verdict::MayBe,
 };
 
 #[cfg(test)]
@@ -61,7 +62,7 @@ pub(crate) use self::{
     decap::{Decapsulator, Endpoints, Totals},
     error::Error,
     flows::{FlowTable, now},
-    next_hops::NextHopTable,
+    next_hops::{NextHopTable, Wanted},
     probe::{Hook, ProbePorts, ProbePrograms},
     run::Action,
 };
@@ -89,6 +90,8 @@ pub(crate) struct Options {
     pub(crate) hash_seed: u64,
     /// Record the outcome of each packet, for [`DataPlane::test_run`].
     pub(crate) trace: bool,
+    /// Ways to clients are made up, as where there are no interfaces.
+    pub(crate) made_up_ways: bool,
 }
 
 /// The seed by which the program that is pinned there spreads flows; `None` where none is, or one
@@ -324,6 +327,15 @@ impl DataPlane {
         std::mem::take(&mut self.notices)
     }
 
+    /// Tells from now on the next hops toward clients that the kernel doesn't know. Once for each
+    /// loaded program: [`DataPlane::grow`] loads another one.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(crate) fn unresolved_clients(&mut self) -> Result<Option<Wanted>, Error> {
+        self.maps.unresolved.take().map(Wanted::new).transpose()
+    }
+
     /// Detaches from all interfaces and unpins everything.
     ///
     /// # Errors
@@ -370,6 +382,10 @@ impl Tables for DataPlane {
         Some(Box::new(FlowPlace::from(words.0)))
     }
 
+    fn answer(&self, key: &AnswerKey) -> Option<impl Deref<Target = AnswerEntry>> {
+        self.maps.answer(*key).map(Box::new)
+    }
+
     fn remember(&self, _: &FlowKey, _: FlowRecord, _: Beginning) -> bool {
         true
     }
@@ -399,6 +415,8 @@ fn load(
     let keys = Keys::from_seed(options.hash_seed);
     loader.override_global("HASH_KEYS", &keys.0, true);
     loader.override_global("TRACE", &trace, true);
+    let made_up_ways = u32::from(options.made_up_ways);
+    loader.override_global("MADE_UP_WAYS", &made_up_ways, true);
     let budget = match options.flow_budget {
         Some(budget) => {
             flows::Budget { opening: budget, others: budget, ..flows::Budget::of(flows)? }
@@ -411,7 +429,19 @@ fn load(
     let object = loader.load(&options.object).map_err(Error::load)?;
 
     let mut program = Program::load(object, PROGRAM)?;
-    let maps = Maps::take(&mut program.object, capacity)?;
+    for (_, name) in MayBe::ALL {
+        load_program(&mut program.object, name)?;
+    }
+    let mut maps = Maps::take(&mut program.object, capacity)?;
+    // Of maps that are pinned, a program in force takes them at once: they fit it.
+    for (may_be, name) in MayBe::ALL {
+        let found = program.object.program(name).and_then(|found| found.try_into().ok());
+        let found: &Xdp = found.ok_or_else(|| no_program(name))?;
+        let failed = |error| Error::library(format!("use the XDP program {name}"), error);
+        maps.answer_programs
+            .set(may_be as u32, found.fd().map_err(failed)?, 0)
+            .map_err(|error| Error::library("fill the map answer_programs", error))?;
+    }
     Ok((program, maps))
 }
 
@@ -426,9 +456,7 @@ impl Program {
     /// program knows them by their descriptors.
     fn load(object: Ebpf, name: &'static str) -> Result<Self, Error> {
         let mut program = Self { object, name };
-        let xdp = program.object.program_mut(name).and_then(|program| program.try_into().ok());
-        let xdp: &mut Xdp = xdp.ok_or_else(|| no_program(name))?;
-        xdp.load().map_err(Error::verify)?;
+        load_program(&mut program.object, name)?;
         Ok(program)
     }
 
@@ -440,6 +468,12 @@ impl Program {
     fn fd(&self) -> Result<&ProgramFd, Error> {
         self.xdp()?.fd().map_err(|error| Error::library("use the XDP program", error))
     }
+}
+
+fn load_program(object: &mut Ebpf, name: &str) -> Result<(), Error> {
+    let xdp = object.program_mut(name).and_then(|program| program.try_into().ok());
+    let xdp: &mut Xdp = xdp.ok_or_else(|| no_program(name))?;
+    xdp.load().map_err(Error::verify)
 }
 
 fn no_program(name: &str) -> Error {

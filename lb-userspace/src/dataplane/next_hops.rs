@@ -58,7 +58,7 @@ impl NextHopTable {
     }
 }
 
-/// Tells the addresses that the program meets for the first time.
+/// Tells the addresses that a program asks for: each record begins with one.
 pub(crate) struct Wanted(AsyncFd<RingBuf<MapData>>);
 
 impl Wanted {

@@ -33,6 +33,7 @@ impl DataPlane {
                 actual.backends.insert(id, BackendRecord { active: 0, ..record });
             }
         }
+        actual.answers = self.maps.answers()?;
         for service in self.services()? {
             let ring = part(&self.maps.slots, service.ring_start, service.ring_size)?;
             actual.services.insert(service.id, ActualService { entry: service, ring });
@@ -83,6 +84,7 @@ pub(super) fn entry(service: &DirectoryService) -> Entry {
         ring_size: service.ring_size,
         affinity: service.affinity,
         idle_seconds: service.idle_seconds,
+        answers: service.answers,
     }
 }
 
@@ -98,5 +100,6 @@ fn service(entry: &Entry) -> DirectoryService {
         ring_size: entry.ring_size,
         affinity: entry.affinity,
         idle_seconds: entry.idle_seconds,
+        answers: entry.answers,
     }
 }

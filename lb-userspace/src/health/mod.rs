@@ -53,7 +53,10 @@ impl CheckSpec {
     fn reach(&self) -> probe::Reach<'_> {
         match &self.via {
             Some(target) => probe::Reach::Vip(target),
-            None => probe::Reach::Address(SocketAddr::new(self.backend.address, self.check.port)),
+            None => {
+                let port = self.check.port_of(self.backend);
+                probe::Reach::Address(SocketAddr::new(self.backend.address, port))
+            }
         }
     }
 }

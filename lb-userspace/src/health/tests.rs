@@ -28,6 +28,7 @@ fn spec(number: u16, target: SocketAddr) -> CheckSpec {
         check: Arc::new(ActiveCheck {
             probe: Probe::Tcp,
             port: target.port(),
+            port_is_set: true,
             via: None,
             interval: Duration::from_millis(20),
             fast_interval: Duration::from_millis(20),

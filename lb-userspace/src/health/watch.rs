@@ -90,6 +90,7 @@ mod tests {
         ActiveCheck {
             probe: Probe::Tcp,
             port: 80,
+            port_is_set: true,
             via: None,
             interval: Duration::from_secs(10),
             fast_interval: Duration::from_secs(1),

@@ -155,7 +155,10 @@ impl Snapshot {
         let bytes = each().map(|(labels, backend)| (labels, backend.bytes_total));
         counters(out, "backend_bytes", "Bytes of those packets as they arrived", bytes)?;
         let new_flows = each().map(|(labels, backend)| (labels, backend.new_flows_total));
-        counters(out, "backend_new_flows", "TCP connections opened to the backend", new_flows)
+        counters(out, "backend_new_flows", "TCP connections opened to the backend", new_flows)?;
+        let answers = each().map(|(labels, backend)| (labels, backend.answers_total));
+        let help = "Packets from the backend that were turned back toward clients";
+        counters(out, "backend_answers", help, answers)
     }
 
     /// What makes live weights.

@@ -34,6 +34,8 @@ pub enum Forward {
     Ipip,
     /// IP in UDP (Generic UDP Encapsulation).
     Gue,
+    /// Destination address and port are rewritten, and the source of answers.
+    Nat,
 }
 
 /// What makes a service: no two have the same.

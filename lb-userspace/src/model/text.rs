@@ -164,7 +164,7 @@ impl Protocol {
 impl Forward {
     /// Every forward mode, by its word.
     pub const WORDS: &[(&str, Self)] =
-        &[("l2", Self::L2), ("ipip", Self::Ipip), ("gue", Self::Gue)];
+        &[("l2", Self::L2), ("ipip", Self::Ipip), ("gue", Self::Gue), ("nat", Self::Nat)];
 
     /// Its word in the config, in JSON and in metrics.
     pub fn word(self) -> &'static str {
@@ -172,6 +172,7 @@ impl Forward {
             Self::L2 => "l2",
             Self::Ipip => "ipip",
             Self::Gue => "gue",
+            Self::Nat => "nat",
         }
     }
 }
@@ -202,7 +203,7 @@ impl FromStr for Forward {
     type Err = TextError;
 
     fn from_str(text: &str) -> Result<Self, TextError> {
-        find_word(text, Self::WORDS, "l2, ipip or gue")
+        find_word(text, Self::WORDS, "l2, ipip, gue or nat")
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lb_common::{
     id::{BackendId, ServiceId},
-    layout::{Affinity, BackendRecord, Slot},
+    layout::{Affinity, AnswerEntry, AnswerKey, BackendRecord, Slot},
 };
 
 use crate::model::ServiceKey;
@@ -19,6 +19,8 @@ pub struct Actual {
     /// The last generation that a number's record had, also of numbers that are vacant now; 1 or
     /// more.
     pub generations: BTreeMap<BackendId, u32>,
+    /// What becomes of backends' answers, by where they come from.
+    pub answers: BTreeMap<AnswerKey, AnswerEntry>,
     /// Ifindex of each entry of the device map, by index.
     pub ports: BTreeMap<u32, u32>,
     /// Slots outside of all rings that aren't vacant, by index in the slot table.
@@ -62,6 +64,8 @@ pub struct DirectoryService {
     pub affinity: Affinity,
     /// How long in seconds a flow may be quiet and still be one.
     pub idle_seconds: u32,
+    /// [`lb_common::layout::ServiceEntry::answers`].
+    pub answers: u8,
 }
 
 /// One step. A plan's steps are safe in their order: after each one every packet is served by
@@ -91,6 +95,18 @@ pub enum Change {
     ClearBackend {
         /// Its number.
         id: BackendId,
+    },
+    /// Turn answers from there back, at once.
+    SetAnswer {
+        /// Where they come from.
+        key: AnswerKey,
+        /// What becomes of them.
+        entry: AnswerEntry,
+    },
+    /// Turn answers from there back no longer.
+    ClearAnswer {
+        /// Where they come from.
+        key: AnswerKey,
     },
     /// Write single slots, each at once.
     SetSlots {
@@ -124,6 +140,12 @@ impl Actual {
             }
             Change::ClearBackend { id } => {
                 self.backends.remove(id);
+            }
+            Change::SetAnswer { key, entry } => {
+                self.answers.insert(*key, *entry);
+            }
+            Change::ClearAnswer { key } => {
+                self.answers.remove(key);
             }
             Change::SetSlots { slots } => moved = self.set_slots(slots),
             Change::SetDirectory { services } => self.set_directory(services),
@@ -205,6 +227,7 @@ mod tests {
             ring_size,
             affinity,
             idle_seconds: 60,
+            answers: 0,
         }
     }
 

@@ -5,6 +5,7 @@
 //! run can still hold it.
 
 mod allocate;
+mod answers;
 mod change;
 mod record;
 mod rings;
@@ -24,6 +25,7 @@ pub use rings::size as ring_size;
 
 use crate::model::{BackendKey, Desired, Service, ServiceKey};
 use allocate::{Numbers, Ranges};
+use answers::Answers;
 use rings::Before;
 
 /// More is desired than the maps hold. Nothing was changed.
@@ -84,6 +86,7 @@ struct Planner<'a> {
     free_ports: Numbers,
     ports: BTreeMap<u32, u32>,
     ranges: Ranges,
+    answers: Answers,
     kept_backends: BTreeSet<BackendId>,
     used_ports: BTreeSet<u32>,
     set_ports: Vec<Change>,
@@ -113,6 +116,7 @@ impl<'a> Planner<'a> {
             free_ports: Numbers::from(0, actual.ports.keys().copied()),
             ports: actual.ports.iter().map(|(port, ifindex)| (*ifindex, *port)).collect(),
             ranges: Ranges::with(taken),
+            answers: Answers::default(),
             kept_backends: BTreeSet::new(),
             used_ports: BTreeSet::new(),
             set_ports: Vec::new(),
@@ -161,6 +165,7 @@ impl<'a> Planner<'a> {
             ring_size,
             affinity: service.affinity,
             idle_seconds: service.idle_seconds,
+            answers: self.answers.add(service, id, &ids),
         }
     }
 
@@ -223,11 +228,16 @@ impl<'a> Planner<'a> {
 
     fn finish(mut self, directory: Vec<DirectoryService>) -> Vec<Change> {
         let mut changes = self.set_ports;
+        let present: Vec<_> = self.actual.services.values().map(|s| s.entry).collect();
+        let answers = self.answers.all();
+        // Before any packet goes to where they come from.
+        let new = answers.iter().filter(|(key, entry)| self.actual.answers.get(key) != Some(entry));
+        changes.extend(new.map(|(&key, &entry)| Change::SetAnswer { key, entry }));
+        changes.extend(heedful(&present, &directory));
         changes.append(&mut self.set_backends);
         if !self.set_slots.is_empty() {
             changes.push(Change::SetSlots { slots: self.set_slots });
         }
-        let present: Vec<_> = self.actual.services.values().map(|s| s.entry).collect();
         let mut sorted = directory.clone();
         sorted.sort_by_key(|service| service.id);
         if sorted != present {
@@ -251,6 +261,8 @@ impl<'a> Planner<'a> {
         removals.extend(
             self.actual.backends.keys().filter(gone).map(|id| Change::ClearBackend { id: *id }),
         );
+        let gone = self.actual.answers.keys().filter(|key| !answers.contains_key(key));
+        removals.extend(gone.map(|&key| Change::ClearAnswer { key }));
         let unused = |port: &&u32| !self.used_ports.contains(port);
         removals.extend(
             self.actual.ports.keys().filter(unused).map(|port| Change::ClearPort { port: *port }),
@@ -261,6 +273,21 @@ impl<'a> Planner<'a> {
         }
         changes
     }
+}
+
+/// Where services that are there begin to be answered through the balancer: a directory that has
+/// the program look for answers, before the first of their packets goes out.
+fn heedful(present: &[DirectoryService], desired: &[DirectoryService]) -> Option<Change> {
+    let heeds = |services: &[DirectoryService]| services.iter().fold(0, |all, s| all | s.answers);
+    let flags = |id| desired.iter().find(|service| service.id == id).map_or(0, |s| s.answers);
+    let services: Vec<_> = present
+        .iter()
+        .map(|service| DirectoryService {
+            answers: service.answers | flags(service.id),
+            ..*service
+        })
+        .collect();
+    (heeds(&services) != heeds(present)).then_some(Change::SetDirectory { services })
 }
 
 /// Equal but for which of the two versions is in force, which is the data plane's business.

@@ -55,7 +55,15 @@ pub fn build(
         ..BackendRecord::VACANT
     };
     let Some(route) = &backend.route else { return record };
+    if kind.is_nat() {
+        if vip.is_ipv4() != backend.key.address.is_ipv4() {
+            return record;
+        }
+        record.set_destination();
+        record.outer_sum = checksum::address_difference(&address_bytes(vip), &record.address);
+    }
     match outer_header(kind, vip, route.outer_source, backend.key.address) {
+        Some(_) if kind.is_nat() => {}
         Some(outer) => record.outer = outer,
         None => return record,
     }
@@ -78,6 +86,8 @@ fn kind(backend: &Backend) -> Kind {
         (Forward::Ipip, IpAddr::V6(_)) => Kind::Ipv6,
         (Forward::Gue, IpAddr::V4(_)) => Kind::GueIpv4,
         (Forward::Gue, IpAddr::V6(_)) => Kind::GueIpv6,
+        (Forward::Nat, IpAddr::V4(_)) => Kind::NatIpv4,
+        (Forward::Nat, IpAddr::V6(_)) => Kind::NatIpv6,
     }
 }
 
@@ -92,7 +102,7 @@ fn outer_header(
     let inner = if vip.is_ipv4() { IPV4_IN_IP } else { IPV6_IN_IP };
     let mut outer = [0; OUTER_CAPACITY];
     let ip_len = match (kind, source, destination) {
-        (Kind::L2, _, _) => return Some(outer),
+        (Kind::L2 | Kind::NatIpv4 | Kind::NatIpv6, _, _) => return Some(outer),
         (Kind::Ipv4 | Kind::GueIpv4, Some(IpAddr::V4(source)), IpAddr::V4(destination)) => {
             let protocol = if kind == Kind::Ipv4 { inner } else { UDP };
             outer[..20].copy_from_slice(&ipv4_header(protocol, source, destination));

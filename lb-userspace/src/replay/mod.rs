@@ -170,6 +170,7 @@ impl Replay {
             // The agent would choose a random one; the same input shall give the same output.
             hash_seed: config.hash_seed.unwrap_or(0),
             trace: true,
+            made_up_ways: true,
         })?;
         let mut actual = plane.actual()?;
         for change in plan(&desired(config), &actual)? {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{BackendConfig, BackendSpec, DiscoverySource, Refused, ServiceConfig, join},
+    config::{BackendConfig, BackendSpec, Claims, DiscoverySource, Refused, ServiceConfig, join},
     model::{BackendKey, Origin},
 };
 
@@ -91,11 +91,16 @@ impl Discovered {
     }
 
     /// Lets what was found for a service join it: who joined, who leaves, who was refused.
-    pub(super) fn join(&self, service: &mut ServiceConfig, room: usize) -> Joined {
+    pub(super) fn join(
+        &self,
+        service: &mut ServiceConfig,
+        room: usize,
+        claims: &mut Claims,
+    ) -> Joined {
         let Some(origin) = origin(service) else { return Joined::default() };
         let told = self.told(&service.name, origin);
         let before = service.backends.len();
-        let refused = join(service, told.iter().map(|found| &found.backend), room);
+        let refused = join(service, told.iter().map(|found| &found.backend), room, claims);
         let backends = service.backends[before..].to_vec();
         let leaves = |found: &&Found| found.lease.is_some_and(|lease| lease.leaves);
         let leaving = told.iter().filter(leaves).filter_map(Found::key).collect();

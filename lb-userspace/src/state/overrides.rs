@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{BackendConfig, BackendSpec, Refused, Room, ServiceConfig, ServiceSpec},
+    config::{BackendConfig, BackendSpec, Claims, Refused, Room, ServiceConfig, ServiceSpec},
     model::{BackendKey, Origin},
 };
 
@@ -67,9 +67,10 @@ impl Effective {
     /// Lets what was found join its services, as far as one balancer has room.
     fn join(&mut self, discovered: &Discovered) {
         let mut room = Room::left_by(&self.services);
+        let mut claims = Claims::of(&self.services);
         for index in 0..self.services.len() {
             let name = self.services[index].name.clone();
-            let joined = discovered.join(&mut self.services[index], room.backends());
+            let joined = discovered.join(&mut self.services[index], room.backends(), &mut claims);
             room.take(joined.backends.len());
             let Some(origin) = joined.origin else { continue };
             for backend in joined.backends {

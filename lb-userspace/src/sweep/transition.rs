@@ -219,6 +219,7 @@ mod tests {
             ring_size: ring.len() as u32,
             affinity: Affinity::Flow,
             idle_seconds: IDLE,
+            answers: 0,
         };
         let service = ActualService { entry, ring: ring.to_vec() };
         Actual { services: [(ServiceId(1), service)].into(), ..Actual::default() }

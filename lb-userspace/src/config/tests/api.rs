@@ -142,7 +142,7 @@ fn json_may_hold_anything() {
     );
     for json in [json!(null), json!([]), json!("web"), json!(true)] {
         assert!(service_from_json(&json, &[]).is_err());
-        assert!(backend_from_json(&json, &web().check(&[]).unwrap()).is_err());
+        assert!(backend_from_json(&json, &web().check(&[]).unwrap(), &[]).is_err());
     }
     assert!(serde_json::from_value::<ServiceSpec>(json!({"name": "a", "nmae": "b"})).is_err());
 }

@@ -174,13 +174,11 @@ fn forward_modes_of_other_versions() {
     let service = |mode| {
         format!("[[service]]\nname = \"a\"\nvip = \"203.0.113.1:80\"\nforward = \"{mode}\"\n")
     };
-    for mode in ["nat", "fullnat"] {
-        let errors = bad(&format!("{TOP}{}", service(mode)));
-        assert_eq!(errors.0.len(), 1, "{errors}");
-        assert_eq!(errors.0[0].kind, ErrorKind::Unsupported);
-        assert_eq!(errors.0[0].line, Some(5));
-        assert_eq!(errors.0[0].help.as_deref(), Some("it has \"l2\", \"ipip\", \"gue\""));
-    }
+    let errors = bad(&format!("{TOP}{}", service("fullnat")));
+    assert_eq!(errors.0.len(), 1, "{errors}");
+    assert_eq!(errors.0[0].kind, ErrorKind::Unsupported);
+    assert_eq!(errors.0[0].line, Some(5));
+    assert_eq!(errors.0[0].help.as_deref(), Some("it has \"l2\", \"ipip\", \"gue\", \"nat\""));
     let key = "service[0] \"a\".forward";
     refused(TOP, &[(&service("gre"), 5, key, "unknown forward mode \"gre\"")]);
 }
@@ -205,7 +203,8 @@ fn in_a_backend() {
         ("address = \"10.0.0.1\"\nweight = 1.0", 8, "weight", "a float"),
         ("address = \"10.0.0.1\"\nnext_hop = \"auto\"", 8, "next_hop", "not a MAC address"),
         ("address = \"10.0.0.1\"\nnext_hop = \"00:00:00:00:00:00\"", 8, "next_hop", "zero"),
-        ("address = \"10.0.0.1\"\nforward = \"nat\"", 8, "forward", "this version"),
+        ("address = \"10.0.0.1\"\nforward = \"fullnat\"", 8, "forward", "this version"),
+        ("address = \"2001:db8::1\"\nforward = \"nat\"", 7, "address", "can't turn IPv4 packets"),
         ("address = \"10.0.0.1\"\nwieght = 1", 8, "wieght", "did you mean `weight`?"),
     ] {
         let text = format!("[[service.backend]]\n{text}");
@@ -309,7 +308,7 @@ socket = 5
 [[service]]
 name = "web"
 vip = "203.0.113.10"
-forward = "nat"
+forward = "fullnat"
 ring_size = 4
 [service.health]
 type = "tcp"
@@ -427,4 +426,24 @@ fn what_check_says() {
     assert_eq!((&json["ok"], &error["line"]), (&false.into(), &6.into()));
     assert_eq!(error["kind"], "unknown_key");
     assert_eq!(error["key"], "service[0] \"web\".wat");
+}
+
+/// Under `nat` an answer's source says whose it is.
+#[test]
+fn answers_that_could_be_anybodys() {
+    let service = |name: &str, vip: &str, more: &str, backend: &str| {
+        format!(
+            "[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\nforward = \"nat\"\n{more}\
+             [[service.backend]]\naddress = \"{backend}\"\n"
+        )
+    };
+    let one = service("a", "203.0.113.1:80", "", "10.0.0.1:8080");
+    let other = service("b", "203.0.113.2:80", "", "10.0.0.1:8080");
+    let key = "service[1] \"b\".backend[0].address";
+    refused(&format!("{TOP}{one}"), &[(&other, 13, key, "those of service \"a\"")]);
+    let any = service("a", "203.0.113.1:*", "", "10.0.0.1:8080");
+    refused(TOP, &[(&any, 7, "service[0] \"a\".backend[0].address", "which port it is for")]);
+    let health = "[service.health]\ntype = \"tcp\"\nvia = \"vip\"\n";
+    let probed = service("a", "203.0.113.1:80", health, "10.0.0.1");
+    refused(TOP, &[(&probed, 6, "service[0] \"a\".health.via", "they don't have it")]);
 }

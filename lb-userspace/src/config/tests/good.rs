@@ -136,6 +136,7 @@ fn check(probe: Probe) -> HealthCheck {
     HealthCheck::Active(Arc::new(ActiveCheck {
         probe,
         port: 80,
+        port_is_set: false,
         via: None,
         interval: Duration::from_secs(1),
         fast_interval: Duration::from_secs(1),

@@ -87,6 +87,7 @@ impl World {
             flow_budget: None,
             hash_seed: 1,
             trace: true,
+            made_up_ways: true,
         }
     }
 
@@ -159,6 +160,7 @@ pub(super) fn service(ring_start: u32, ring_size: u32) -> DirectoryService {
         ring_size,
         affinity: Affinity::Flow,
         idle_seconds: 60,
+        answers: 0,
     }
 }
 

@@ -170,6 +170,6 @@ fn environment(spec: &CheckSpec) -> impl Iterator<Item = (&'static str, String)>
         ("XLB_VIP", spec.service.vip.to_string()),
         ("XLB_PORT", port),
         ("XLB_BACKEND", spec.backend.address.to_string()),
-        ("XLB_BACKEND_PORT", spec.check.port.to_string()),
+        ("XLB_BACKEND_PORT", spec.check.port_of(spec.backend).to_string()),
     ])
 }

@@ -30,6 +30,7 @@ fn check(probe: Probe) -> ActiveCheck {
     ActiveCheck {
         probe,
         port: 80,
+        port_is_set: true,
         via: None,
         interval,
         fast_interval: interval,

@@ -1,0 +1,331 @@
+//! What comes of a packet that no service takes, where backends answer through the balancer
+//! (`nat`): a backend's answer, an ICMP error about one, or neither.
+//!
+//! Nothing is remembered of flows: an answer's source says whose it is, by a table in which no two
+//! services have the same, and an error's quoted packet says which flow it is about.
+
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+
+use crate::{
+    flow::{self, Flow, destination_port, source_port},
+    id::{BackendId, ServiceId},
+    layout::{ANSWERS_OF_ANY_PORT, AnswerEntry, AnswerKey, FlowKey, Kind, Sought, VipEntry, Way},
+    link::{Link, MACS_LEN},
+    moving,
+    network::{Address, Network, TCP, Transport, UDP},
+    packet::{Buffer, Packet},
+    quoted::IcmpError,
+    select,
+    tables::Tables,
+    translate::{self, Becomes, End},
+    verdict::{DropReason, MayBe, Packed, Verdict},
+};
+
+/// What a way to a client is asked for with.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// What it depends on.
+    pub sought: &'a Sought,
+    /// The source that the packet leaves with; an IPv4 address is mapped.
+    pub source: &'a Address,
+    /// Value of [`crate::layout::VipEntry::family`].
+    pub family: u8,
+}
+
+/// The ways to clients: the kernel's tables, or a test's.
+pub trait Ways {
+    /// How packets to a client leave.
+    ///
+    /// # Errors
+    /// [`DropReason::NoRoute`], [`DropReason::ForwardingOff`] or [`DropReason::ClientUnresolved`].
+    fn way(&self, request: Request<'_>) -> Result<Way, DropReason>;
+}
+
+/// Decides what becomes of a frame that [`crate::balance::balance`] passes unless it is an answer,
+/// and rewrites it where it is one. The content of a frame that is dropped is not defined any more.
+pub fn answer<B: Buffer>(
+    packet: Packet<B>,
+    may_be: MayBe,
+    tables: &impl Tables,
+    ways: &impl Ways,
+) -> Packed {
+    match may_be {
+        MayBe::AnswerIpv4 => from_backend::<Ipv4Hdr, B>(packet, tables, ways),
+        MayBe::AnswerIpv6 => from_backend::<Ipv6Hdr, B>(packet, tables, ways),
+        MayBe::ErrorIpv4 => error::<Ipv4Hdr, B>(packet, tables, ways),
+        MayBe::ErrorIpv6 => error::<Ipv6Hdr, B>(packet, tables, ways),
+    }
+}
+
+/// A packet as it came.
+struct Frame<N> {
+    link: Link,
+    header: N,
+    transport: Transport,
+}
+
+impl<N: Network> Frame<N> {
+    #[inline(always)]
+    fn read<B: Buffer>(packet: &Packet<B>) -> Option<Self> {
+        let link = Link::read(packet)?;
+        let offset = link.tags.link_len();
+        let header = N::read(packet, offset)?;
+        let transport = header.transport(packet, offset).ok()?;
+        header.is_well_formed().then_some(Self { link, header, transport })
+    }
+}
+
+/// What becomes of an ICMP error.
+#[inline(always)]
+pub fn error<N: Network, B: Buffer>(
+    mut packet: Packet<B>,
+    tables: &impl Tables,
+    ways: &impl Ways,
+) -> Packed {
+    let Some(frame) = Frame::<N>::read(&packet) else { return Packed::PASS };
+    if frame.transport.protocol != N::CONTROL {
+        return Packed::PASS;
+    }
+    let at = frame.link.tags.link_len() + frame.transport.offset;
+    let len = frame.header.total_len().saturating_sub(frame.transport.offset);
+    let Some(error) = IcmpError::read(&mut packet, at, len) else { return Packed::PASS };
+    let Some(directory) = tables.directory() else { return Packed::PASS };
+    match select::vip(&frame.header, select::InForce::of(directory), tables) {
+        Some(vip) => error_about_answer(packet, &frame, &error, vip, tables),
+        None => error_about_forwarded(packet, &frame, &error, tables, ways),
+    }
+}
+
+/// A backend's answer becomes the VIP's.
+#[inline(always)]
+pub fn from_backend<N: Network, B: Buffer>(
+    mut packet: Packet<B>,
+    tables: &impl Tables,
+    ways: &impl Ways,
+) -> Packed {
+    let Some(frame) = Frame::<N>::read(&packet) else { return Packed::PASS };
+    let Frame { link, header, transport } = &frame;
+    let offset = link.tags.link_len();
+    if (transport.protocol != TCP) & (transport.protocol != UDP) {
+        return Packed::PASS;
+    }
+    let Ok(ports) = flow::ports(&packet, offset, header, *transport) else { return Packed::PASS };
+    let port = source_port(ports);
+    let source = header.source_address();
+    let Some(entry) = entry(&source, port, transport.protocol, tables) else {
+        return Packed::PASS;
+    };
+    let who = (ServiceId(entry.service), BackendId(entry.backend));
+    let refused = |reason| Packed::refused(reason, who.0, who.1);
+    if let Err(reason) = flow::flags(&packet, offset, header, *transport) {
+        return refused(reason);
+    }
+    let way = match way_of(&frame, &entry, &entry.vip, packet.ingress_ifindex(), ways) {
+        Ok(Some(way)) => way,
+        Ok(None) => return Packed::PASS,
+        Err(reason) => return refused(reason),
+    };
+    let headers = translate::headers(*link, transport.offset, transport.protocol);
+    let to = becomes(&entry);
+    let written = packet
+        .write(0, way.macs[0])
+        .and_then(|()| packet.write(4, way.macs[1]))
+        .and_then(|()| packet.write(8, way.macs[2]))
+        .and_then(|()| translate::end::<N, B>(&mut packet, headers, End::Source, port, to));
+    match written {
+        Ok(_) => answered(&packet, who, &way),
+        Err(reason) => refused(reason),
+    }
+}
+
+/// An ICMP error that a packet met behind the balancer is told to the client, about the packet that
+/// the client sent.
+#[inline(always)]
+fn error_about_forwarded<N: Network, B: Buffer>(
+    mut packet: Packet<B>,
+    frame: &Frame<N>,
+    error: &IcmpError<N>,
+    tables: &impl Tables,
+    ways: &impl Ways,
+) -> Packed {
+    let Frame { header, .. } = frame;
+    let backend = error.quoted.destination_address();
+    let port = destination_port(error.ports);
+    // Whom it is told must be who sent the packet.
+    if !same(&error.quoted.source_address(), &header.destination_address()) {
+        return Packed::PASS;
+    }
+    let Some(entry) = entry(&backend, port, error.protocol, tables) else {
+        return Packed::PASS;
+    };
+    let who = (ServiceId(entry.service), BackendId(entry.backend));
+    let refused = |reason| Packed::refused(reason, who.0, who.1);
+    if let Err(reason) = check(&packet, frame) {
+        return refused(reason);
+    }
+    // Other hosts on the way keep their addresses.
+    let source = header.source_address();
+    let is_backend = same(&source, &backend);
+    let leaves_as = if is_backend { entry.vip } else { source };
+    let way = match way_of(frame, &entry, &leaves_as, packet.ingress_ifindex(), ways) {
+        Ok(Some(way)) => way,
+        Ok(None) => return Packed::PASS,
+        Err(reason) => return refused(reason),
+    };
+    let to = becomes(&entry);
+    let outside = if is_backend { to.difference } else { 0 };
+    let network = frame.link.tags.link_len();
+    let written = packet
+        .write(0, way.macs[0])
+        .and_then(|()| packet.write(4, way.macs[1]))
+        .and_then(|()| packet.write(8, way.macs[2]))
+        .and_then(|()| match is_backend {
+            true => translate::address::<N, B>(&mut packet, network, End::Source, to),
+            false => Ok(0),
+        })
+        .and_then(|_| error.translate(&mut packet, End::Destination, port, to, outside));
+    match written {
+        Ok(()) => answered(&packet, who, &way),
+        Err(reason) => refused(reason),
+    }
+}
+
+/// An ICMP error that an answer met goes to the backend that sent it, about the packet that the
+/// backend sent.
+#[inline(always)]
+fn error_about_answer<N: Network, B: Buffer>(
+    mut packet: Packet<B>,
+    frame: &Frame<N>,
+    error: &IcmpError<N>,
+    vip: &VipEntry,
+    tables: &impl Tables,
+) -> Packed {
+    let Frame { link, header, .. } = frame;
+    if !same(&error.quoted.source_address(), &header.destination_address()) {
+        return Packed::PASS;
+    }
+    let protocol = error.protocol;
+    // As the client's own packets have them.
+    let ports = error.ports.rotate_left(16);
+    let Some(directory) = tables.directory() else { return Packed::PASS };
+    let in_force = select::InForce::of(directory);
+    let Some(service) = select::service(vip, protocol, ports, in_force, tables) else {
+        return Packed::PASS;
+    };
+    if service.answers == 0 {
+        return Packed::PASS;
+    }
+    let id = ServiceId(service.id);
+    let client = error.quoted.reversed();
+    let flow = Flow { protocol, ports, flags: 0 };
+    let hash = select::hash(&client, &flow, service, tables);
+    let slot = match select::slot(hash, service, tables) {
+        Ok(slot) => slot,
+        Err(reason) => return Packed::refused(reason, id, BackendId::NONE),
+    };
+    let backend = if slot.is_moving() {
+        let key = FlowKey { source: client.source_address(), ports, service: service.id };
+        moving::lives_with(slot, &key, tables)
+    } else {
+        slot.current()
+    };
+    let Some(backend) = backend.known() else {
+        return Packed::refused(DropReason::NoBackend, id, BackendId::NONE);
+    };
+    let record = match select::record(backend, tables) {
+        Ok(record) => record,
+        Err(reason) => return Packed::refused(reason, id, backend),
+    };
+    // Backends of other modes have the VIP: their errors are for the host, as ever.
+    if !Kind::try_from(record.kind).is_ok_and(|kind| kind as u8 == translate::nat_of::<N>() as u8) {
+        return Packed::PASS;
+    }
+    let refused = |reason| Packed::refused(reason, id, backend);
+    if let Err(reason) = check(&packet, frame) {
+        return refused(reason);
+    }
+    if header.total_len() > usize::from(record.mtu) {
+        return refused(DropReason::TooBig);
+    }
+    let verdict = verdict(packet.ingress_ifindex(), record.egress_ifindex);
+    let network = link.tags.link_len();
+    let bytes = (network + header.total_len()) as u32;
+    let to = translate::destination(record);
+    let port = source_port(error.ports);
+    let written = packet
+        .write::<[u8; MACS_LEN]>(0, record.macs)
+        .and_then(|()| translate::address::<N, B>(&mut packet, network, End::Destination, to))
+        .and_then(|_| error.translate(&mut packet, End::Source, port, to, to.difference));
+    match written {
+        Ok(()) => Packed::forwarded(verdict, (id, backend), record.egress_port, bytes, false),
+        Err(reason) => refused(reason),
+    }
+}
+
+/// What becomes of answers from an address and port.
+#[inline(always)]
+fn entry(address: &Address, port: u16, protocol: u8, tables: &impl Tables) -> Option<AnswerEntry> {
+    if let Some(entry) = tables.answer(&AnswerKey::new(*address, port, protocol)) {
+        return Some(*entry);
+    }
+    let directory = tables.directory()?;
+    if select::InForce::of(directory).answers() & u32::from(ANSWERS_OF_ANY_PORT) == 0 {
+        return None;
+    }
+    tables.answer(&AnswerKey::new(*address, 0, protocol)).map(|entry| *entry)
+}
+
+#[inline(always)]
+fn becomes(entry: &AnswerEntry) -> Becomes<'_> {
+    Becomes { address: &entry.vip, difference: entry.difference, port: entry.port }
+}
+
+/// The way to the client. `None` where it takes no packet as long as this one, and the kernel tells
+/// who sent it so, in its own terms: it gets the packet as it came.
+#[inline(always)]
+fn way_of<N: Network>(
+    frame: &Frame<N>,
+    entry: &AnswerEntry,
+    source: &Address,
+    ingress_ifindex: u32,
+    ways: &impl Ways,
+) -> Result<Option<Way>, DropReason> {
+    let client = frame.header.destination_address();
+    let sought = Sought { client, service: entry.service, ingress_ifindex };
+    let way = ways.way(Request { sought: &sought, source, family: N::FAMILY })?;
+    if frame.header.total_len() > way.mtu as usize {
+        return if frame.header.is_kept_whole() { Ok(None) } else { Err(DropReason::TooBig) };
+    }
+    Ok(Some(way))
+}
+
+/// What [`flow::flags`] checks of packets of every protocol.
+#[inline(always)]
+fn check<N: Network, B: Buffer>(packet: &Packet<B>, frame: &Frame<N>) -> Result<(), DropReason> {
+    if frame.header.is_expired() {
+        return Err(DropReason::Expired);
+    }
+    if !packet.has(frame.link.tags.link_len(), frame.header.total_len()) {
+        return Err(DropReason::Truncated);
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn answered<B: Buffer>(packet: &Packet<B>, who: (ServiceId, BackendId), way: &Way) -> Packed {
+    Packed::answered(verdict(packet.ingress_ifindex(), way.ifindex), who, way.ifindex)
+}
+
+#[inline(always)]
+fn verdict(ingress_ifindex: u32, egress_ifindex: u32) -> Verdict {
+    match egress_ifindex {
+        0 => Verdict::Transmit,
+        egress if egress == ingress_ifindex => Verdict::Transmit,
+        _ => Verdict::Redirect,
+    }
+}
+
+#[inline(always)]
+fn same(one: &Address, other: &Address) -> bool {
+    u128::from_ne_bytes(*one) == u128::from_ne_bytes(*other)
+}

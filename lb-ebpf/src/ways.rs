@@ -1,0 +1,174 @@
+//! The ways back to clients: the kernel's routes and neighbours, remembered for a second.
+
+use core::mem::offset_of;
+
+use aya_ebpf::{
+    EbpfContext as _, Global,
+    bindings::{
+        BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
+        bpf_fib_lookup as FibLookup, xdp_md,
+    },
+    btf_maps::{Array, PerCpuArray, RingBuf},
+    helpers::generated::bpf_fib_lookup,
+    macros::btf_map,
+    programs::XdpContext,
+};
+use lb_common::{
+    answer::{Request, Ways},
+    layout::{FAMILY_V4, Sought, UnresolvedClient, WAYS, Way, WayEntry},
+    network::{Address, mapped},
+    tables::Tables as _,
+    verdict::DropReason,
+};
+
+use crate::maps::Maps;
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// Bytes for next hops that the agent hasn't taken note of yet; a page is the least.
+const UNRESOLVED_LEN: usize = 4096;
+
+#[btf_map(name = "ways")]
+static REMEMBERED: Array<WayEntry, { WAYS as usize }> = Array::new();
+/// The last answer of the kernel on this CPU.
+#[btf_map(name = "answered")]
+static ANSWERED: PerCpuArray<Way, 1> = PerCpuArray::new();
+#[btf_map(name = "unresolved")]
+static UNRESOLVED: RingBuf<(), UNRESOLVED_LEN> = RingBuf::new();
+
+/// Not 0: no kernel is asked, as where there is no interface: see [`Way::MADE_UP`]. Set when the
+/// program is loaded.
+#[unsafe(no_mangle)]
+static MADE_UP_WAYS: Global<u32> = Global::new(0);
+
+/// The ways that the kernel knows, from where a packet is.
+pub struct KernelWays<'c>(pub &'c XdpContext);
+
+impl Ways for KernelWays<'_> {
+    #[inline(always)]
+    fn way(&self, request: Request<'_>) -> Result<Way, DropReason> {
+        let Request { sought, source, family } = request;
+        if let Some(place) = REMEMBERED.get_ptr_mut(sought.place()) {
+            // SAFETY: an entry of the map, of which each word is read once.
+            if let Some(way) = unsafe { &*place }.way(sought, Maps.now()) {
+                return Ok(way);
+            }
+        }
+        let reason = ask(self.0.as_ptr().cast(), sought, source, family);
+        match ANSWERED.get_ptr(0) {
+            // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
+            Some(answered) if reason == 0 => Ok(unsafe { *answered }),
+            _ if reason == DropReason::ForwardingOff as u32 => Err(DropReason::ForwardingOff),
+            _ if reason == DropReason::ClientUnresolved as u32 => Err(DropReason::ClientUnresolved),
+            _ => Err(DropReason::NoRoute),
+        }
+    }
+}
+
+/// Asks the kernel for a way, remembers it, and leaves it in [`ANSWERED`]. Gives the number of the
+/// reason why there is none.
+///
+/// Not inlined: the stack has room for the longest chain of calls alone.
+#[inline(never)]
+fn ask(context: *mut xdp_md, sought: &Sought, source: &Address, family: u8) -> u32 {
+    let way = if MADE_UP_WAYS.load() == 0 {
+        // SAFETY: integers and unions of them.
+        let mut fib: FibLookup = unsafe { core::mem::zeroed() };
+        fib.ifindex = sought.ingress_ifindex;
+        // Any length but 0 has the kernel tell the route's MTU (Linux 5.12).
+        fib.__bindgen_anon_1.tot_len = 1;
+        if family == FAMILY_V4 {
+            fib.family = AF_INET;
+            fib.__bindgen_anon_3.ipv4_src = last_word(source);
+            fib.__bindgen_anon_4.ipv4_dst = last_word(&sought.client);
+        } else {
+            fib.family = AF_INET6;
+            fib.__bindgen_anon_3.ipv6_src = words(source);
+            fib.__bindgen_anon_4.ipv6_dst = words(&sought.client);
+        }
+        let len = const { size_of::<FibLookup>() as i32 };
+        // SAFETY: the helper takes the program's own context and parameters of that size.
+        match unsafe { bpf_fib_lookup(context.cast(), &raw mut fib, len, 0) } as u32 {
+            BPF_FIB_LKUP_RET_SUCCESS => way(&fib),
+            BPF_FIB_LKUP_RET_NO_NEIGH => {
+                tell(&fib, family);
+                return DropReason::ClientUnresolved as u32;
+            }
+            BPF_FIB_LKUP_RET_FWD_DISABLED => return DropReason::ForwardingOff as u32,
+            _ => return DropReason::NoRoute as u32,
+        }
+    } else {
+        Way::MADE_UP
+    };
+    if let Some(place) = REMEMBERED.get_ptr_mut(sought.place()) {
+        // SAFETY: an entry of the map. Who reads half of it finds that the seal is another's.
+        unsafe { &mut *place }.set(sought, &way, Maps.now());
+    }
+    if let Some(answered) = ANSWERED.get_ptr_mut(0) {
+        // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
+        unsafe { *answered = way };
+    }
+    0
+}
+
+/// What the kernel answered.
+#[inline(always)]
+fn way(fib: &FibLookup) -> Way {
+    // By halves of words, each read by itself: the addresses lie at odd halves, and words read from
+    // there would be misaligned, which the verifier refuses on the stack.
+    let half = |at: usize| {
+        // SAFETY: within the struct, which is 32 halves long and aligned to whole words.
+        let half = unsafe { (&raw const *fib).cast::<u16>().add(at).read_volatile() };
+        u32::from(half)
+    };
+    let both = |first: usize, second: usize| {
+        let (first, second) = (half(first), half(second));
+        if cfg!(target_endian = "little") { second << 16 | first } else { first << 16 | second }
+    };
+    const SOURCE: usize = offset_of!(FibLookup, smac) / 2;
+    const DESTINATION: usize = offset_of!(FibLookup, dmac) / 2;
+    let macs = [
+        both(DESTINATION, DESTINATION + 1),
+        both(DESTINATION + 2, SOURCE),
+        both(SOURCE + 1, SOURCE + 2),
+    ];
+    // SAFETY: an integer in each of its readings.
+    let mtu = unsafe { fib.__bindgen_anon_1.mtu_result };
+    Way { macs, ifindex: fib.ifindex, mtu: u32::from(mtu) }
+}
+
+/// Tells the agent of a next hop whose link-layer address the kernel doesn't know: it has put the
+/// next hop's address in the place of the client's.
+#[inline(always)]
+fn tell(fib: &FibLookup, family: u8) {
+    // SAFETY: integers in each of their readings.
+    let address = unsafe {
+        if family == FAMILY_V4 {
+            mapped(fib.__bindgen_anon_4.ipv4_dst.to_ne_bytes())
+        } else {
+            bytes(fib.__bindgen_anon_4.ipv6_dst)
+        }
+    };
+    let unresolved = UnresolvedClient { address, ifindex: fib.ifindex };
+    // Where there is no room the agent has much to do already; another packet tells.
+    let _ = UNRESOLVED.output_untyped::<UnresolvedClient>(unresolved, 0);
+}
+
+#[inline(always)]
+const fn last_word(address: &Address) -> u32 {
+    let [.., a, b, c, d] = *address;
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+#[inline(always)]
+fn words(address: &Address) -> [u32; 4] {
+    // SAFETY: as many bytes, and any of them are integers.
+    unsafe { core::mem::transmute::<Address, [u32; 4]>(*address) }
+}
+
+#[inline(always)]
+fn bytes(words: [u32; 4]) -> Address {
+    // SAFETY: as many bytes, all of them initialised.
+    unsafe { core::mem::transmute::<[u32; 4], Address>(words) }
+}
