@@ -43,6 +43,10 @@ forwarding! {
     two_nics_ipip_v6: TwoNics Ipip V6, 2_000;
     two_nics_gue_v4: TwoNics Gue V4, 2_000;
     two_nics_gue_v6: TwoNics Gue V6, 2_000;
+    nat_v4: OneNicGateway Nat V4, 10_000;
+    nat_v6: OneNicGateway Nat V6, 10_000;
+    two_nics_nat_v4: TwoNicsGateway Nat V4, 10_000;
+    two_nics_nat_v6: TwoNicsGateway Nat V6, 10_000;
 }
 
 fn serves(topology: Topology, forward: Forward, family: Family, requests: usize) -> Result<()> {

@@ -16,6 +16,23 @@ pub enum Topology {
     OneSegment,
     /// The balancer stands between client and backends, and routes what isn't for it.
     TwoNics,
+    /// One segment, one NIC, and the balancer is the gateway between the client's network and the
+    /// backends', which know nothing of the virtual addresses.
+    OneNicGateway,
+    /// As [`Topology::TwoNics`], and the backends know nothing of the virtual addresses.
+    TwoNicsGateway,
+}
+
+impl Topology {
+    /// The balancer has an interface on either side.
+    pub(super) fn has_two_nics(self) -> bool {
+        matches!(self, Self::TwoNics | Self::TwoNicsGateway)
+    }
+
+    /// Backends have the virtual addresses.
+    pub(super) fn is_direct(self) -> bool {
+        matches!(self, Self::OneSegment | Self::TwoNics)
+    }
 }
 
 /// A network's prefixes; a host is named by its last number.
@@ -30,7 +47,7 @@ impl Network {
     pub(super) fn of_backends(topology: Topology) -> Self {
         match topology {
             Topology::OneSegment => Self::CLIENT,
-            Topology::TwoNics => Self(72),
+            _ => Self(72),
         }
     }
 

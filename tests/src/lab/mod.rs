@@ -7,7 +7,8 @@
 //! balancer ─ bridge                                                   ├ bridge
 //! backends ─┘                                                backends ─┘
 //! ```
-//! Backends hold the virtual addresses on their loopback and answer the client directly.
+//! Backends hold the virtual addresses on their loopback and answer the client directly; those
+//! behind a gateway ([`Topology::OneNicGateway`]) don't.
 
 mod layout;
 mod receiver;
@@ -121,8 +122,8 @@ impl Lab {
     /// The balancer's interfaces, the one toward the client first.
     pub fn interfaces(&self) -> &'static [&'static str] {
         match self.topology {
-            Topology::OneSegment => &["eth0"],
-            Topology::TwoNics => &["front", "back"],
+            topology if topology.has_two_nics() => &["front", "back"],
+            _ => &["eth0"],
         }
     }
 

@@ -28,20 +28,23 @@ pub(super) fn build(topology: Topology, backends: u8) -> Result<Lab> {
     let client = host("client", "client", front, CLIENT)?;
     let balancer = host("balancer", "balancer", back, BALANCER)?;
     match topology {
-        Topology::OneSegment => {
+        Topology::OneSegment | Topology::OneNicGateway => {
             plug_in(&switch, &client, "eth0", CLIENT_MTU)?;
             plug_in(&switch, &balancer, "eth0", SEGMENT_MTU)?;
             receiver::attach(&switch, "p-balancer")?;
         }
-        Topology::TwoNics => {
+        Topology::TwoNics | Topology::TwoNicsGateway => {
             between(&client, &balancer.namespace)?;
             plug_in(&switch, &balancer, "back", SEGMENT_MTU)?;
-            address(&balancer.namespace, "front", front.v4(BALANCER), front.v6(BALANCER))?;
-            balancer.namespace.sysctl("net/ipv4/ip_forward", "1")?;
-            balancer.namespace.sysctl("net/ipv6/conf/all/forwarding", "1")?;
         }
     }
-    let near = if topology == Topology::OneSegment { "eth0" } else { "back" };
+    if topology != Topology::OneSegment {
+        let far = if topology.has_two_nics() { "front" } else { "eth0" };
+        address(&balancer.namespace, far, front.v4(BALANCER), front.v6(BALANCER))?;
+        balancer.namespace.sysctl("net/ipv4/ip_forward", "1")?;
+        balancer.namespace.sysctl("net/ipv6/conf/all/forwarding", "1")?;
+    }
+    let near = if topology.has_two_nics() { "back" } else { "eth0" };
     address(&client.namespace, "eth0", client.v4, client.v6)?;
     address(&balancer.namespace, near, balancer.v4, balancer.v6)?;
     gateway(&client.namespace, front)?;
@@ -75,8 +78,15 @@ fn backend(topology: Topology, switch: &Namespace, network: Network, index: u8) 
     // Backends send packets on to each other.
     receiver::attach(switch, &format!("p-{name}"))?;
     address(&host.namespace, "eth0", host.v4, host.v6)?;
-    host.namespace.ip(&format!("addr add {VIP4}/32 dev lo\naddr add {VIP6}/128 dev lo nodad"))?;
-    if topology == Topology::TwoNics {
+    if topology.is_direct() {
+        let vips = format!("addr add {VIP4}/32 dev lo\naddr add {VIP6}/128 dev lo nodad");
+        host.namespace.ip(&vips)?;
+    } else {
+        // The servers bind to them all the same.
+        host.namespace.sysctl("net/ipv4/ip_nonlocal_bind", "1")?;
+        host.namespace.sysctl("net/ipv6/ip_nonlocal_bind", "1")?;
+    }
+    if topology != Topology::OneSegment {
         gateway(&host.namespace, network)?;
     }
     Ok(host)

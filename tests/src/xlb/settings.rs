@@ -75,15 +75,17 @@ pub enum Forward {
     Ipip,
     /// Generic UDP Encapsulation.
     Gue,
+    /// Destination address and port rewritten.
+    Nat,
 }
 
 impl Forward {
-    /// All modes of this version.
+    /// All modes in which backends answer clients directly.
     pub const ALL: [Self; 3] = [Self::L2, Self::Ipip, Self::Gue];
 
     /// Whether the backend has to decapsulate.
     pub fn encapsulates(self) -> bool {
-        self != Self::L2
+        matches!(self, Self::Ipip | Self::Gue)
     }
 }
 

@@ -1,0 +1,137 @@
+//! Backends that know nothing of the VIP: what `nat` turns toward them, and back.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use xlb_tests::clients::http;
+use xlb_tests::clients::stream::Streams;
+use xlb_tests::lab::{Family, Topology};
+use xlb_tests::scene::{ECHO, Scene, WEB};
+use xlb_tests::servers::{HTTP_PORT, UDP_PORT};
+use xlb_tests::xlb::{Agent, Forward, Service};
+use xlb_tests::{need_root, wait};
+
+const READY: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
+const LARGE: usize = 16 << 20;
+/// Connections that a test holds open.
+const STREAMS: usize = 60;
+
+/// A port that no server listens on.
+const VIP_PORT: u16 = 8000;
+
+const TOPOLOGIES: [Topology; 2] = [Topology::OneNicGateway, Topology::TwoNicsGateway];
+
+/// Backends with ports of their own; the agent is killed and comes back, and a backend is taken
+/// out, while connections are open.
+#[test]
+fn no_connection_breaks_while_the_agent_is_gone_or_a_backend_leaves() -> Result<()> {
+    need_root!();
+    for (topology, family) in TOPOLOGIES.into_iter().zip(Family::ALL) {
+        let scene = Scene::new(topology, Forward::Nat, 3)?;
+        let client = &scene.lab.client.namespace;
+        let mut settings = scene.settings(family, 0);
+        let web = family.vip_port(VIP_PORT);
+        let service = &mut settings.services[0];
+        *service = Service { vip: web.to_string(), ..service.clone() };
+        let mut agent = Agent::start(&scene.lab.balancer.namespace, &settings)?;
+        let own = |index: usize| SocketAddr::new(scene.lab.addresses(family)[index], HTTP_PORT);
+        for index in 0..3 {
+            agent.call(&["backend", "add", WEB, &own(index).to_string()])?;
+        }
+        wait::until("the service to be there", READY, || {
+            http::load(client, web, 60, 20)?.served_by(["b1", "b2", "b3"])
+        })?;
+
+        let streams = Streams::open(client, web, STREAMS)?;
+        agent.kill()?;
+        streams.progress(10)?;
+        http::load(client, web, 500, 20)?.all_answered(500)?;
+        agent.launch(&[])?;
+        streams.progress(10)?;
+        agent.call(&["backend", "remove", WEB, &own(0).to_string()])?;
+        wait::until("the backend to leave", READY, || {
+            http::load(client, web, 60, 20)?.served_by(["b2", "b3"])
+        })?;
+        streams.progress(10)?;
+        let answers = agent.backend(WEB, &own(1).to_string())?["answers_total"].as_u64();
+        ensure!(answers.is_some_and(|answers| answers > 0), "no answers are counted");
+        let broken: Vec<_> = streams.close().into_iter().filter(|s| s.broken.is_some()).collect();
+        ensure!(broken.is_empty(), "{topology:?} {family:?}: {} broke", broken.len());
+    }
+    Ok(())
+}
+
+/// A backend's "port unreachable" is about the packet that the client sent.
+#[test]
+fn port_unreachable_reaches_the_client() -> Result<()> {
+    need_root!();
+    for topology in TOPOLOGIES {
+        let scene = Scene::new(topology, Forward::Nat, 1)?;
+        for family in Family::ALL {
+            scene.kill_server(0);
+            let _agent = Agent::start(&scene.lab.balancer.namespace, &scene.settings(family, 1))?;
+            let echo = family.vip_port(UDP_PORT);
+            let case = || format!("{topology:?} {family:?}, service {ECHO}");
+            scene.lab.client.namespace.run(|| refused(echo))?.with_context(case)?;
+            scene.start_server(0)?;
+        }
+    }
+    Ok(())
+}
+
+/// Fails unless the kernel says that the port is closed: it takes an ICMP error only if all that is
+/// quoted is the socket's own.
+fn refused(target: SocketAddr) -> Result<()> {
+    let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(target)?;
+    socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+    wait::until("the closed port to be told", READY, || {
+        let asked = socket.send(b"hello").and_then(|_| socket.recv(&mut [0; 64]));
+        match asked {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+            other => bail!("the answer was {other:?}"),
+        }
+    })
+}
+
+/// The way to the client takes shorter packets than both ends know of.
+#[test]
+fn answers_that_are_too_long_become_shorter() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::TwoNicsGateway, Forward::Nat, 1)?;
+    let balancer = &scene.lab.balancer.namespace;
+    for family in Family::ALL {
+        let _agent = Agent::start(balancer, &scene.settings(family, 1))?;
+        scene.served_by(family, &["b1"])?;
+        balancer.ip("link set front mtu 1300")?;
+        let web = family.vip_port(HTTP_PORT);
+        let client = &scene.lab.client.namespace;
+        http::download(client, web, LARGE, PATIENCE).with_context(|| format!("{family:?}"))?;
+        balancer.ip("link set front mtu 1380")?;
+    }
+    Ok(())
+}
+
+/// Where the kernel forwards nothing, the reason is told.
+#[test]
+fn forwarding_that_is_off_is_named() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::OneNicGateway, Forward::Nat, 1)?;
+    let balancer = &scene.lab.balancer.namespace;
+    let agent = Agent::start(balancer, &scene.settings(Family::V4, 1))?;
+    scene.served_by(Family::V4, &["b1"])?;
+    balancer.sysctl("net/ipv4/ip_forward", "0")?;
+    let client = &scene.lab.client.namespace;
+    let web = Family::V4.vip_port(HTTP_PORT);
+    wait::until("drops for forwarding_off", READY, || {
+        // Whether it is answered doesn't matter.
+        let _ = http::ask(client, web, Duration::from_millis(200));
+        let drops = agent.call(&["stats"])?["drops_total"]["forwarding_off"].as_u64();
+        ensure!(drops.is_some_and(|drops| drops > 0), "none yet");
+        Ok(())
+    })
+}
