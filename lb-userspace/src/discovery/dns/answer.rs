@@ -14,7 +14,7 @@ use super::{
     query::{Reply, Resolver},
 };
 use crate::{
-    config::DnsSource,
+    config::{BackendSpec, DnsSource},
     discovery::{Answer, FOUND_MAX},
     state::Found,
 };
@@ -49,7 +49,7 @@ pub(super) async fn srv(
 ) -> Result<Fresh, String> {
     let reply = resolver.ask(&name(&source.name)?, RecordType::SRV).await?;
     let (records, mut ttl) = match reply {
-        Reply::Records(records) => (primaries(&records), least_ttl(&records)),
+        Reply::Records(records) => (targets(&records), least_ttl(&records)),
         Reply::Nothing(ttl) => (Vec::new(), negative(ttl)),
     };
     let targets: BTreeSet<Name> = records.iter().map(|record| record.target.clone()).collect();
@@ -111,35 +111,53 @@ fn part(target: &Name) -> String {
     target.to_string().trim_end_matches('.').to_lowercase()
 }
 
-/// The records of the lowest-numbered priority (RFC 2782), without a target that says that there
-/// is no service.
-fn primaries(records: &[Record]) -> Vec<SRV> {
-    let all = records.iter().filter_map(|record| match &record.data {
+/// The records, but for a target that says that there is no service (RFC 2782).
+fn targets(records: &[Record]) -> Vec<SRV> {
+    let targets = records.iter().filter_map(|record| match &record.data {
         RData::SRV(srv) if !srv.target.is_root() => Some(srv),
         _ => None,
     });
-    let first = all.clone().map(|srv| srv.priority).min();
-    all.filter(|srv| Some(srv.priority) == first).cloned().collect()
+    targets.cloned().collect()
 }
 
-/// The targets' addresses with the records' weights: summed up where an address is there several
-/// times, since its port doesn't matter. Where some weights are 0, these count as 1 (RFC 2782: a
-/// very small chance); where all are, each counts as `weight`.
+/// The targets' addresses. Those of the lowest-numbered priority serve, and all others are backups
+/// (RFC 2782: to be tried only where no target before can be reached); who is both serves.
 fn weighed(records: &[SRV], hosts: &BTreeMap<Name, Vec<IpAddr>>, weight: u16) -> Vec<Found> {
+    let first = records.iter().map(|record| record.priority).min();
+    let (primaries, backups): (Vec<&SRV>, Vec<&SRV>) =
+        records.iter().partition(|record| Some(record.priority) == first);
+    let mut found = sums(&primaries, hosts, weight);
+    for (address, backup) in sums(&backups, hosts, weight) {
+        found.entry(address).or_insert_with(|| {
+            let backend = BackendSpec { backup: Some(true), ..backup.backend };
+            Found { backend, ..backup }
+        });
+    }
+    found.into_values().collect()
+}
+
+/// Addresses with the records' weights: summed up where an address is there several times, since
+/// its port doesn't matter. Where some weights are 0, these count as 1 (RFC 2782: a very small
+/// chance); where all are, each counts as `weight`.
+fn sums(
+    records: &[&SRV],
+    hosts: &BTreeMap<Name, Vec<IpAddr>>,
+    weight: u16,
+) -> BTreeMap<IpAddr, Found> {
     let equal = records.iter().all(|record| record.weight == 0);
-    let mut found: BTreeMap<IpAddr, (u32, String)> = BTreeMap::new();
+    let mut sums: BTreeMap<IpAddr, (u32, String)> = BTreeMap::new();
     for record in records {
         let own = if equal { weight } else { record.weight.max(1) };
         for address in hosts.get(&record.target).into_iter().flatten() {
-            let (sum, _) = found.entry(*address).or_insert_with(|| (0, part(&record.target)));
+            let (sum, _) = sums.entry(*address).or_insert_with(|| (0, part(&record.target)));
             *sum += u32::from(own);
         }
     }
-    let backend = |(address, (sum, part)): (IpAddr, (u32, String))| Found {
-        part: Some(part),
-        ..Found::new(address, sum.try_into().unwrap_or(u16::MAX))
+    let backend = |(address, (sum, part)): (IpAddr, (u32, String))| {
+        let found = Found::new(address, sum.try_into().unwrap_or(u16::MAX));
+        (address, Found { part: Some(part), ..found })
     };
-    found.into_iter().map(backend).collect()
+    sums.into_iter().map(backend).collect()
 }
 
 /// A host's addresses, and how long they hold.

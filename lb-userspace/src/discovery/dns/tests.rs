@@ -215,10 +215,12 @@ async fn what_isnt_there_is_empty_and_what_fails_is_a_failure() {
 }
 
 #[tokio::test]
-async fn the_first_priority_counts_with_its_weights() {
+async fn the_first_priority_serves_by_its_weights_and_others_are_backups() {
     let server = Server::start(|asked, kind| match (asked, kind) {
         (_, RecordType::SRV) => Say::Records(vec![
-            srv(60, 20, 100, "backup.test."),
+            srv(60, 20, 0, "backup.test."),
+            srv(60, 20, 9, "a.test."),
+            srv(60, 30, 5, "last.test."),
             srv(60, 10, 30, "a.test."),
             srv(60, 10, 0, "b.test."),
             srv(60, 10, 5, "c.test."),
@@ -229,11 +231,17 @@ async fn the_first_priority_counts_with_its_weights() {
         ("c.test.", RecordType::A) => Say::Records(vec![a("c.test.", 60, 1)]),
         ("b.test.", RecordType::A) => Say::Records(vec![a("b.test.", 60, 2), a("b.test.", 60, 3)]),
         ("gone.test.", _) => Say::Code(ResponseCode::NXDomain),
+        ("backup.test.", _) => Say::Records(vec![a("backup.test.", 60, 4)]),
+        ("last.test.", _) => Say::Records(vec![a("last.test.", 60, 5)]),
         other => panic!("nobody should ask for {other:?}"),
     })
     .await;
     let fresh = ask(&source(&server, DnsRecord::Srv), V4, &[]).await.unwrap();
-    assert_eq!(told(&fresh), ["10.0.0.1=35", "10.0.0.2=1", "10.0.0.3=1"]);
+    let backups = fresh.answer.backends.iter().filter(|found| found.backend.backup == Some(true));
+    let backups: Vec<_> = backups.map(|found| found.backend.address.as_str()).collect();
+    assert_eq!(backups, ["10.0.0.4", "10.0.0.5"]);
+    let all = ["10.0.0.1=35", "10.0.0.2=1", "10.0.0.3=1", "10.0.0.4=1", "10.0.0.5=5"];
+    assert_eq!(told(&fresh), all);
     assert_eq!(fresh.answer.trouble, None);
     assert!(fresh.ttl <= Duration::from_secs(9));
 }
