@@ -59,6 +59,9 @@ use through_vip::Probes;
 /// From one look at what has no events of its own to the next.
 const TICK: Duration = Duration::from_secs(1);
 
+/// From one tick to the next where something held the whole process up.
+const STANDSTILL: Duration = Duration::from_secs(3);
+
 /// Why the agent ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -172,6 +175,7 @@ struct Agent {
     events: EventLog,
     hooks: Hooks,
     started: Instant,
+    last_tick: Instant,
     last_reload: Option<Reload>,
     reloads_ok: u64,
     reloads_failed: u64,
@@ -199,6 +203,7 @@ impl Agent {
     /// Handles one input after the other until a signal ends it.
     async fn serve(&mut self, mut inputs: Inputs, terminate: &mut Signal, interrupt: &mut Signal) {
         let mut tick = interval(TICK);
+        self.last_tick = Instant::now();
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.begin_leases();
         if let Err(error) = self.listen_for_clients() {
@@ -254,6 +259,7 @@ impl Agent {
 
     /// Tries again what failed, and looks after what gives no events.
     fn tick(&mut self) {
+        self.note_standstill();
         if self.update_lives() || self.trouble.is_some() {
             self.reconcile();
         }
@@ -270,6 +276,18 @@ impl Agent {
     fn reacted(&mut self, decided: &[Instant]) {
         for at in decided {
             self.health_reactions.observe(self.in_force_since.saturating_duration_since(*at));
+        }
+    }
+
+    /// A process that was stopped, or a machine that was, took no renewals: nobody who registered is
+    /// to blame for it.
+    fn note_standstill(&mut self) {
+        let since = self.last_tick.elapsed();
+        self.last_tick = Instant::now();
+        if since > STANDSTILL {
+            let late = since - TICK;
+            tracing::warn!("the agent stood still for {late:?}; registrations last longer for it");
+            self.leases.postpone(late);
         }
     }
 

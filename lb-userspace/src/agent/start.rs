@@ -232,6 +232,7 @@ pub(super) async fn prepare(
         clients: Clients::default(),
         events,
         started: Instant::now(),
+        last_tick: Instant::now(),
         last_reload: None,
         reloads_ok: 0,
         reloads_failed: 0,

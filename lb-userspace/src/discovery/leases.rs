@@ -150,6 +150,18 @@ impl Leases {
         over.into_iter().map(end).collect()
     }
 
+    /// Makes every lease end later: for so long nobody could renew one.
+    pub fn postpone(&mut self, by: Duration) {
+        for (service, leases) in &mut self.leases {
+            for (key, lease) in leases {
+                let Some(ends) = lease.ends else { continue };
+                self.ends.remove(&(ends, service.clone(), *key));
+                lease.ends = ends.checked_add(by);
+                self.ends.extend(lease.ends.map(|ends| (ends, service.clone(), *key)));
+            }
+        }
+    }
+
     /// When the next lease ends.
     pub fn next_end(&self) -> Option<Instant> {
         self.ends.first().map(|(ends, ..)| *ends)
@@ -296,6 +308,17 @@ mod tests {
         assert!(!leases.others_serve("web", key(1)) && leases.others_serve("web", key(2)));
         let ended = leases.end(start + TTL, |_| false).remove(0);
         assert_eq!((ended.out, ended.stay), (vec![], vec![key(1)]));
+    }
+
+    #[test]
+    fn a_standstill_costs_nobody_a_lease() {
+        let (mut leases, start) = (Leases::default(), Instant::now());
+        leases.register("web", key(1), (TTL, 100), start);
+        leases.register("api", key(2), (seconds(60), 100), start);
+        leases.postpone(seconds(100));
+        assert_eq!(leases.end(start + seconds(109), |_| true), []);
+        assert_eq!(leases.end(start + seconds(110), |_| true)[0].out, [key(1)]);
+        assert_eq!(leases.next_end(), Some(start + seconds(160)));
     }
 
     #[test]

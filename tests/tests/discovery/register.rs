@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -162,6 +163,28 @@ fn leases_outlive_the_agent_and_the_last_one_stays() -> Result<()> {
     ensure!(!origins(&agent, WEB)?.is_empty(), "nobody is left");
     let _second = world.register(1, &[])?;
     scene.served_by(V4, &["b2"])
+}
+
+/// No renewal could be taken for longer than a lease lasts: that is nobody's fault who registered.
+#[test]
+fn an_agent_that_stood_still_takes_nobody_out() -> Result<()> {
+    need_root!();
+    let world = World::new(2)?;
+    let scene = &world.scene;
+    let mut agent = Agent::start(&scene.lab.balancer.namespace, &world.settings())?;
+    let _registered = [world.register(0, &[])?, world.register(1, &[])?];
+    scene.served_by(V4, &["b1", "b2"])?;
+    agent.signal(Signal::SIGSTOP)?;
+    // This is what is tested, and takes its time.
+    thread::sleep(Duration::from_secs(5));
+    agent.signal(Signal::SIGCONT)?;
+    // Answered behind the ends of leases.
+    for _ in 0..2 {
+        ensure!(origins(&agent, WEB)?.len() == 2, "{:?}", origins(&agent, WEB)?);
+    }
+    let events = agent.try_call(&["events"])?.expect(0)?.stdout;
+    ensure!(events.contains("backend_added") && !events.contains("backend_removed"), "{events}");
+    scene.served_by(V4, &["b1", "b2"])
 }
 
 #[test]
