@@ -206,6 +206,24 @@ impl Agent {
         self.effective.services.iter().filter(panics).map(sentence).collect()
     }
 
+    /// A sentence for each service that takes no new flows, for want of a backend.
+    pub(super) fn deserted(&self) -> Vec<String> {
+        let serves = |service: &ServiceConfig| {
+            let mut backends = service.backends.iter();
+            backends.any(|b| b.weight > 0 && self.live(service, b.key).permille > 0)
+        };
+        let deserted = self.effective.services.iter().filter(|service| !serves(service));
+        let sentence = |service: &ServiceConfig| {
+            let why = match service.backends.len() {
+                0 => "has no backend".to_owned(),
+                1 => "has a single backend, and that takes none".to_owned(),
+                all => format!("has {all} backends, and none of them takes any"),
+            };
+            format!("service {:?} drops new flows (no_backend): it {why}", service.name)
+        };
+        deserted.map(sentence).collect()
+    }
+
     /// An agent says something else: told where that is no mere percentage.
     pub(super) fn agent_said(&mut self, event: &AgentEvent) {
         let AgentEvent { before, after, .. } = event;

@@ -49,6 +49,7 @@ impl Agent {
         }));
         warnings.extend(self.hooks.status().trouble);
         warnings.extend(self.panics());
+        warnings.extend(self.deserted());
         warnings.extend(self.next_hops.trouble().borrow().clone());
         for service in &self.effective.services {
             let report = self.discovery.report(&service.name);

@@ -58,19 +58,33 @@ pub(super) async fn keep(
         News { agent: agent.url(), service: &wish.service, address, state, detail }.say(json);
     };
     let (mut said, mut address) = (None, None);
+    // A request without an answer may have been taken.
+    let mut taken = false;
     loop {
         let asked = tokio::select! {
             asked = timeout(patience, agent.register(&wish)) => asked,
             // A request that was sent meanwhile may yet arrive: leaving comes after it.
-            _ = stop.wait_for(|stop| *stop) => break,
+            _ = stop.wait_for(|stop| *stop) => {
+                taken = true;
+                break;
+            }
         };
         let (state, detail, wait) = match asked.unwrap_or(Err(Failure::TimedOut(patience))) {
             Ok(registration) => {
+                taken = true;
                 address = Some(registration.address.clone());
                 ("registered", told(&registration), renewal.mul_f64(0.9 + 0.1 * fastrand::f64()))
             }
-            Err(failure @ Failure::Refused(_)) => ("lost", failure.to_string(), renewal),
-            Err(failure) => ("lost", failure.to_string(), renewal.min(AGAIN)),
+            Err(failure @ Failure::Refused(_)) => {
+                let state = if taken { "lost" } else { "refused" };
+                let again = format!("{failure}; it is tried again every {renewal:?}");
+                (state, again, renewal)
+            }
+            Err(failure) => {
+                taken |= !matches!(failure, Failure::Unreachable(_));
+                let state = if address.is_some() { "lost" } else { "refused" };
+                (state, failure.to_string(), renewal.min(AGAIN))
+            }
         };
         if said.as_ref() != Some(&(state, detail.clone())) {
             say(state, address.clone(), detail.clone());
@@ -80,6 +94,10 @@ pub(super) async fn keep(
             () = sleep(wait) => {}
             _ = stop.wait_for(|stop| *stop) => break,
         }
+    }
+    if !taken {
+        say("left", address, "it was never registered".to_owned());
+        return Ended::Left;
     }
     leave(&agent, &wish, patience, address, say).await
 }
@@ -117,10 +135,14 @@ async fn leave(
             Ok(Leaving { flows, .. }) => Ok(flows),
             Err(failure) => Err(failure),
         };
-        if Instant::now() >= deadline {
+        // What is refused now will be refused again.
+        let refused = matches!(flows, Err(Failure::Refused(_)));
+        if refused || Instant::now() >= deadline {
             let detail = match flows {
                 Ok(flows) => format!(
-                    "{flows} flows of it are known after {:?}, and quiet ones may be left",
+                    "{flows} flows of it are known after {:?}, and quiet ones may be left: none is \
+                     over before it was quiet for the service's tcp_idle (15 minutes unless set); \
+                     a longer --drain-timeout waits for that",
                     wish.drain_timeout
                 ),
                 Err(failure) => format!("{failure}; its lease ends within {:?}", wish.ttl),

@@ -89,7 +89,7 @@ struct News<'a> {
     agent: &'a str,
     service: &'a str,
     address: Option<String>,
-    /// `registered`, `lost`, `draining`, `left`, `kept`, `undrained`.
+    /// `refused`, `registered`, `lost`, `draining`, `left`, `kept`, `undrained`.
     state: &'static str,
     detail: String,
 }
