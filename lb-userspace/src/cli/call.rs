@@ -120,7 +120,8 @@ async fn drain<W: Write>(
             let flows = backend.flows;
             return Err(anyhow::anyhow!(
                 "{address} is not drained within {:?}: {flows} flows of it are known, and quiet \
-                 ones may be left; it goes on draining",
+                 ones may be left (none is over before it was quiet for the service's tcp_idle); \
+                 it goes on draining",
                 timeout.unwrap_or_default()
             )
             .into());
