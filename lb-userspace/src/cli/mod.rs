@@ -12,6 +12,7 @@ mod show;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::{
     ffi::OsString,
@@ -26,7 +27,8 @@ use args::{Cli, Verb};
 
 use crate::api::{ApiError, Client, ClientError, ErrorKind};
 
-pub use args::{BenchArgs, Cidr, DecapArgs, Global, Local, RegisterArgs, ReplayArgs, RunArgs};
+pub use args::{BenchArgs, DecapArgs, Global, Local, RegisterArgs, ReplayArgs, RunArgs};
+pub use words::Cidr;
 
 /// Done.
 pub const DONE: u8 = 0;
