@@ -20,6 +20,7 @@ mod prime;
 mod read;
 mod reference;
 mod service;
+mod shown;
 mod spec;
 mod top;
 mod types;
