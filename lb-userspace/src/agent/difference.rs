@@ -177,7 +177,7 @@ fn percent(service: &ServiceConfig) -> String {
 }
 
 fn seconds(duration: Duration) -> String {
-    format!("{duration:?}")
+    if duration.is_zero() { "0s".to_owned() } else { format!("{duration:?}") }
 }
 
 #[cfg(test)]
