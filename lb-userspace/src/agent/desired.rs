@@ -1,13 +1,14 @@
 //! What shall be, from the config, the health of backends and the ways to them: pure.
 
 use std::{
+    cell::LazyCell,
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use crate::{
     config::{BackendConfig, NextHop, ServiceConfig},
-    live::Live,
+    live::{Live, Standing},
     model::{Backend, BackendKey, Desired, MacAddress, Protocol, Route, Service},
     network::{Interfaces, Resolution},
     state::History,
@@ -35,28 +36,40 @@ pub fn desired(
     interfaces: &Interfaces,
     live: impl Fn(&ServiceConfig, BackendKey) -> Live,
 ) -> Desired {
-    let backend = |service: &ServiceConfig, backend: &BackendConfig| {
+    let backend = |service: &ServiceConfig,
+                   was_counted: &dyn Fn(BackendKey) -> bool,
+                   backend: &BackendConfig| {
         let live = live(service, backend.key);
+        let way = ways.get(&backend.key.address);
+        let route = frames.route(backend, way, interfaces);
+        let asked = route.is_none() && way.is_none_or(Resolution::is_asking);
+        let unknown = live.standing == Standing::Pending || asked;
         Backend {
             key: backend.key,
             weight: backend.weight,
             live_permille: live.permille,
+            counted: !unknown || was_counted(backend.key),
             alive: live.alive,
             forward: backend.forward.unwrap_or(service.forward),
-            route: frames.route(backend, ways.get(&backend.key.address), interfaces),
+            route,
         }
     };
     let leaving =
         |service: &ServiceConfig| history.leaving.get(&service.name).map_or(&[][..], Vec::as_slice);
-    let service = |service: &ServiceConfig| Service {
-        name: service.name.clone(),
-        key: service.key,
-        affinity: service.affinity,
-        idle_seconds: idle_seconds(service),
-        ring_size: service.ring_size,
-        backends: with_ways(service.backends.iter().map(|b| backend(service, b)).collect()),
-        leaving: leaving(service).iter().map(|b| backend(service, b)).collect(),
-        former: history.rings.former(service.key),
+    let service = |service: &ServiceConfig| {
+        let last = LazyCell::new(|| history.rings.last_live(service.key));
+        let was_counted = |key| last.contains_key(&key);
+        let backend = |config: &BackendConfig| backend(service, &was_counted, config);
+        Service {
+            name: service.name.clone(),
+            key: service.key,
+            affinity: service.affinity,
+            idle_seconds: idle_seconds(service),
+            ring_size: service.ring_size,
+            backends: with_ways(service.backends.iter().map(backend).collect()),
+            leaving: leaving(service).iter().map(backend).collect(),
+            former: history.rings.former(service.key),
+        }
     };
     Desired { services: services.iter().map(service).collect() }
 }
@@ -76,6 +89,8 @@ fn with_ways(mut backends: Vec<Backend>) -> Vec<Backend> {
     let reachable = |backend: &Backend| backend.route.is_some() && backend.live_permille > 0;
     if backends.iter().any(reachable) {
         backends.iter_mut().filter(|b| b.route.is_none()).for_each(|b| b.live_permille = 0);
+    } else {
+        backends.iter_mut().for_each(|backend| backend.counted = true);
     }
     backends
 }
@@ -147,5 +162,75 @@ impl Frames {
             mtu: interface.mtu.try_into().unwrap_or(u16::MAX),
             outer_source: source.or_else(own),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::parse,
+        network::resolution::{Egress, UnresolvedCause},
+    };
+
+    const CONFIG: &str = "interfaces = [\"eth0\"]\n[[service]]\nname = \"web\"\nforward = \"l2\"\n\
+        vip = \"203.0.113.10:80\"\nbackend = [{ address = \"10.0.0.1\" }, { address = \"10.0.0.2\" }]";
+    const ALL: Live = Live { permille: 1000, alive: true, standing: Standing::Serving };
+    const UNKNOWN: Live = Live { permille: 0, alive: false, standing: Standing::Pending };
+
+    fn egress() -> Egress {
+        Egress {
+            interface: "eth0".into(),
+            ifindex: 7,
+            source_mac: MacAddress([2; 6]),
+            mtu: 1500,
+            source: None,
+        }
+    }
+
+    fn unresolved(cause: UnresolvedCause) -> Resolution {
+        let gateway = Ipv4Addr::new(10, 0, 0, 2).into();
+        Resolution::Unresolved { cause, gateway, egress: egress() }
+    }
+
+    fn resolved() -> Resolution {
+        let gateway = Ipv4Addr::new(10, 0, 0, 1).into();
+        Resolution::Resolved { next_hop: MacAddress([2; 6]), gateway, egress: egress() }
+    }
+
+    /// Who is in the ring, and its live weight, of two backends: the first is known.
+    fn ring(rings: &History, live: Live, way: Option<Resolution>) -> Vec<u16> {
+        let services = parse(CONFIG, "test.toml").unwrap().services;
+        let frames = Frames {
+            next_hop: NextHop::Auto,
+            source_ipv4: None,
+            source_ipv6: None,
+            interfaces: vec!["eth0".into()],
+        };
+        let [first, second] = [0, 1].map(|index| services[0].backends[index].key);
+        let ways = [(first.address, Some(resolved())), (second.address, way)];
+        let ways = ways.into_iter().filter_map(|(to, way)| Some((to, way?))).collect();
+        let former = Former { rings, leaving: &BTreeMap::new() };
+        let live = |_: &ServiceConfig, key| if key == first { ALL } else { live };
+        let desired = desired(&services, &former, &frames, &ways, &Interfaces::default(), live);
+        desired.services[0].counted().map(|backend| backend.live_permille).collect()
+    }
+
+    /// A ring with it at 0 differs from the one without it: slots would move twice.
+    #[test]
+    fn nobody_moves_slots_before_anything_is_known_of_it() {
+        let mut history = History::default();
+        let asking = || Some(unresolved(UnresolvedCause::Asking));
+        assert_eq!(ring(&history, UNKNOWN, Some(resolved())), [1000]);
+        assert_eq!(ring(&history, ALL, asking()), [1000]);
+        assert_eq!(ring(&history, ALL, None), [1000]);
+        // What is known keeps it out, or takes it in.
+        assert_eq!(ring(&history, ALL, Some(unresolved(UnresolvedCause::Silent))), [1000, 0]);
+        assert_eq!(ring(&history, ALL, Some(resolved())), [1000, 1000]);
+        // Who was in the ring stays.
+        let services = parse(CONFIG, "test.toml").unwrap().services;
+        history.note(&services[0], 251, 1, |_| Some(1000));
+        assert_eq!(ring(&history, UNKNOWN, Some(resolved())), [1000, 0]);
+        assert_eq!(ring(&history, ALL, asking()), [1000, 0]);
     }
 }

@@ -307,8 +307,8 @@ impl Agent {
                 continue;
             };
             let live: BTreeMap<BackendKey, u16> =
-                desired.backends.iter().map(|b| (b.key, b.live_permille)).collect();
-            let live = |key| live.get(&key).copied().unwrap_or(0);
+                desired.counted().map(|b| (b.key, b.live_permille)).collect();
+            let live = |key| live.get(&key).copied();
             news |= self.state.history.note(service, size, now, live);
         }
         self.flows.unsaved |= news;

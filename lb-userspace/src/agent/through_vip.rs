@@ -219,6 +219,7 @@ impl Ways<'_> {
             key: backend.key,
             weight: backend.weight,
             live_permille: 0,
+            counted: false,
             alive: true,
             forward,
             route: Some(route),

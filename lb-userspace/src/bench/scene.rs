@@ -118,6 +118,7 @@ fn backend(service: u8, number: u8, vip_is_v6: bool, mode: Mode) -> Backend {
         key: BackendKey { address, port: None },
         weight: 100,
         live_permille: 1000,
+        counted: true,
         alive: true,
         forward: mode.forward(),
         route: Some(Route {

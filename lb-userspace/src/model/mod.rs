@@ -107,6 +107,13 @@ pub struct Service {
     pub former: Vec<FormerRing>,
 }
 
+impl Service {
+    /// The members of its ring.
+    pub fn counted(&self) -> impl Iterator<Item = &Backend> {
+        self.backends.iter().filter(|backend| backend.counted)
+    }
+}
+
 /// What a ring was built from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FormerRing {
@@ -137,6 +144,9 @@ pub struct Backend {
     /// The share of its weight that it serves now, in thousandths: 1000 is healthy, 0 is failed
     /// or draining.
     pub live_permille: u16,
+    /// The base ring has it. One of which nothing is known yet would move slots that move again
+    /// with its first answer.
+    pub counted: bool,
     /// Packets of its open flows may be sent to it: it is healthy, or drains.
     pub alive: bool,
     /// How packets reach it.

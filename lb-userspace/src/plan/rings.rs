@@ -40,7 +40,7 @@ pub(super) fn sizes(services: &[Service], present: impl Fn(&Service) -> Option<u
 /// Whether both want the same ring of the same backends.
 pub(super) fn same_inputs(one: &Service, other: &Service) -> bool {
     let inputs = |service: &Service| {
-        let members = service.backends.iter().map(|b| (b.key, b.weight, b.live_permille));
+        let members = service.counted().map(|b| (b.key, b.weight, b.live_permille));
         let leaving = service.leaving.iter().map(|b| b.key);
         let (members, leaving): (Vec<_>, Vec<_>) = (members.collect(), leaving.collect());
         (service.affinity, service.ring_size, members, leaving)
@@ -68,7 +68,7 @@ pub(super) fn changes(
     ring_start: u32,
     ring_size: u32,
 ) -> Vec<(u32, Slot)> {
-    let owners = owners(service.backends.iter().map(|b| (b.key, b.weight, b.live_permille)), ids);
+    let owners = owners(service.counted().map(|b| (b.key, b.weight, b.live_permille)), ids);
     let ring = owners.ring(ring_size);
     let former = match before {
         Before::Nothing => laid_out(&service.former, ids, ring_size),
@@ -233,6 +233,7 @@ mod tests {
                 key: member.key,
                 weight: member.weight,
                 live_permille: member.live_permille,
+                counted: true,
                 alive: true,
                 forward: Forward::Gue,
                 route: None,

@@ -23,6 +23,7 @@ fn backend(last: u8, live_permille: u16) -> Backend {
         key: BackendKey { address: IpAddr::from([10, 0, 0, last]), port: None },
         weight: 100,
         live_permille,
+        counted: true,
         alive: live_permille > 0,
         forward: Forward::Ipip,
         route: Some(route(0)),

@@ -58,6 +58,7 @@ fn wanted(vip: IpAddr) -> Wanted {
         key: BackendKey { address: address(backend), port: None },
         weight: 1,
         live_permille: 0,
+        counted: false,
         alive: true,
         forward: Forward::L2,
         route: Some(route),

@@ -249,6 +249,7 @@ fn backend(config: &Config, service: &ServiceConfig, backend: &BackendConfig) ->
         key: backend.key,
         weight: backend.weight,
         live_permille: 1000,
+        counted: true,
         alive: true,
         forward: backend.forward.unwrap_or(service.forward),
         route: Some(Route {

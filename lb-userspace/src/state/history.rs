@@ -160,20 +160,19 @@ impl History {
     }
 
     /// Notes the ring that is in force now: `live` is each backend's share of its weight, in
-    /// thousandths. Whether that is news.
+    /// thousandths; `None` if the ring hasn't it. Whether that is news.
     pub fn note(
         &mut self,
         service: &ServiceConfig,
         ring_size: u32,
         now: u64,
-        live: impl Fn(BackendKey) -> u16,
+        live: impl Fn(BackendKey) -> Option<u16>,
     ) -> bool {
-        let member = |backend: &BackendConfig| Member {
-            backend: BackendSpec::from(backend),
-            live: live(backend.key),
-            removed: false,
+        let member = |backend: &BackendConfig| {
+            let live = live(backend.key)?;
+            Some(Member { backend: BackendSpec::from(backend), live, removed: false })
         };
-        let members = service.backends.iter().map(member).collect();
+        let members = service.backends.iter().filter_map(member).collect();
         let epoch = Epoch { since: now, ring_size, members };
         let past = self.services.entry(text(service.key)).or_default();
         let owned = epoch.members.iter().any(Member::owned_slots);
@@ -319,10 +318,10 @@ mod tests {
     #[test]
     fn only_changed_rings_are_news() {
         let mut history = History::default();
-        assert!(history.note(&service(AB), 251, 1, |_| 1000));
-        assert!(!history.note(&service(AB), 251, 2, |_| 1000));
-        assert!(history.note(&service(AB), 251, 3, |_| 0));
-        assert!(history.note(&service(AB), 509, 4, |_| 0));
+        assert!(history.note(&service(AB), 251, 1, |_| Some(1000)));
+        assert!(!history.note(&service(AB), 251, 2, |_| Some(1000)));
+        assert!(history.note(&service(AB), 251, 3, |_| Some(0)));
+        assert!(history.note(&service(AB), 509, 4, |_| Some(0)));
         assert_eq!(history.former(service(AB).key).len(), 3);
         assert!(history.settle(service(AB).key));
         assert!(!history.settle(service(AB).key));
@@ -333,19 +332,24 @@ mod tests {
     #[test]
     fn it_begins_with_the_first_owner() {
         let mut history = History::default();
-        assert!(!history.note(&service(AB), 251, 1, |_| 0));
-        assert!(history.note(&service(AB), 251, 2, |_| 500));
+        assert!(!history.note(&service(AB), 251, 1, |_| Some(0)));
+        assert!(history.note(&service(AB), 251, 2, |_| Some(500)));
     }
 
     #[test]
     fn who_owned_slots_leaves() {
         let mut history = History::default();
-        history.note(&service(AB), 251, 1, |key| if key == self::key(2) { 1000 } else { 0 });
+        history.note(
+            &service(AB),
+            251,
+            1,
+            |key| if key == self::key(2) { Some(1000) } else { Some(0) },
+        );
         assert_eq!(history.leaving(&service(AB)), []);
         let leaving = history.leaving(&service(""));
         assert_eq!(leaving.len(), 1, "the other one never owned a slot");
         assert_eq!((leaving[0].key, leaving[0].weight), (key(2), 7));
-        history.note(&service(A), 251, 2, |_| 1000);
+        history.note(&service(A), 251, 2, |_| Some(1000));
         assert_eq!(history.leaving(&service(A)).len(), 1);
         assert!(history.forget(service(A).key, key(2)));
         assert_eq!(history.leaving(&service(A)), []);
@@ -356,7 +360,7 @@ mod tests {
     fn the_first_ring_outlives_those_between() {
         let mut history = History::default();
         for live in 1..100 {
-            history.note(&service(A), 251, live.into(), |_| live);
+            history.note(&service(A), 251, live.into(), |_| Some(live));
         }
         let rings = history.former(service(A).key);
         assert_eq!(rings.len(), RINGS);
@@ -369,7 +373,7 @@ mod tests {
     #[test]
     fn who_is_unknown_is_adopted_and_leaves() {
         let mut history = History::default();
-        history.note(&service(AB), 251, 1, |_| 1000);
+        history.note(&service(AB), 251, 1, |_| Some(1000));
         history.forget(service(AB).key, key(2));
         let mut adopt = |last| history.adopt(service(AB).key, key(last), Some(Forward::Gue));
         assert_eq!([1, 2, 3, 3].map(&mut adopt), [false, false, true, false]);
@@ -384,12 +388,13 @@ mod tests {
         const ABC: &str = "{ address = \"10.0.0.1\" }, { address = \"10.0.0.2\" }, \
                            { address = \"10.0.0.3\" }";
         let mut history = History::default();
-        history.note(&service(AB), 251, 1, |_| 1000);
-        history.note(&service(ABC), 251, 2, |_| 1000);
-        history.note(&service(AB), 251, 3, |_| 1000);
+        history.note(&service(AB), 251, 1, |_| Some(1000));
+        history.note(&service(ABC), 251, 2, |_| Some(1000));
+        history.note(&service(AB), 251, 3, |_| Some(1000));
         for flap in 0..40 {
-            history.note(&service(AB), 251, 4, |key| if key == self::key(2) { 0 } else { 1000 });
-            history.note(&service(AB), 251, 5, |_| 1000);
+            history
+                .note(&service(AB), 251, 4, |key| Some(if key == self::key(2) { 0 } else { 1000 }));
+            history.note(&service(AB), 251, 5, |_| Some(1000));
             let left = history.leaving(&service(AB));
             assert_eq!(left.iter().map(|b| b.key).collect::<Vec<_>>(), [key(3)], "flap {flap}");
         }
@@ -416,7 +421,7 @@ mod tests {
         };
         let last = RINGS as u32 + 4;
         for round in 0..=last {
-            history.note(&all(round), 4093, round.into(), |_| 1000);
+            history.note(&all(round), 4093, round.into(), |_| Some(1000));
         }
         let leaving = history.leaving(&all(last));
         assert_eq!(leaving.len(), LEAVING_MAX);
@@ -428,11 +433,11 @@ mod tests {
     #[test]
     fn it_survives_the_state_file() {
         let mut history = History::default();
-        history.note(&service(AB), 251, 1, |_| 1000);
+        history.note(&service(AB), 251, 1, |_| Some(1000));
         history.forget(service(AB).key, key(2));
-        history.note(&service("{ address = \"10.0.0.3\" }"), 251, 2, |_| 1000);
+        history.note(&service("{ address = \"10.0.0.3\" }"), 251, 2, |_| Some(1000));
         for live in 1..40 {
-            history.note(&service(A), 251, 3, |_| live);
+            history.note(&service(A), 251, 3, |_| Some(live));
         }
         assert_eq!(history.leaving(&service(A)).len(), 1);
         let text = serde_json::to_string(&history).unwrap();
