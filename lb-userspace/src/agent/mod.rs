@@ -44,7 +44,7 @@ use crate::{
     live::Lives,
     model::{BackendKey, Desired},
     network::{Interfaces, NextHops, Resolution},
-    plan::Actual,
+    plan::{Actual, Bases},
     state::{Effective, State, StateLock},
 };
 use clients::Clients;
@@ -151,6 +151,7 @@ struct Agent {
     in_force_since: Instant,
     /// What they were last made to do; `None` where that failed.
     last_desired: Option<Desired>,
+    bases: Bases,
     flows: FlowWatch,
     health: Health,
     /// From the ends of deciding probes to the rings that they changed.

@@ -137,7 +137,7 @@ impl Agent {
             |service, backend| self.live(service, backend),
         );
         let last = self.last_desired.take();
-        let changes = match plan_after(last.as_ref(), &desired, &self.actual) {
+        let changes = match plan_after(last.as_ref(), &mut self.bases, &desired, &self.actual) {
             Ok(changes) => changes,
             Err(too_small) => {
                 tracing::info!("{too_small}: growing");

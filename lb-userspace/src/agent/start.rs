@@ -36,7 +36,7 @@ use crate::{
     model::Forward,
     network::NextHops,
     objects,
-    plan::{Actual, Capacity, backend_key, ring_size},
+    plan::{Actual, Bases, Capacity, backend_key, ring_size},
     state::{History, State, StateError, StateLock},
     sweep::Transition,
 };
@@ -215,6 +215,7 @@ pub(super) async fn prepare(
         actual,
         in_force_since: Instant::now(),
         last_desired: None,
+        bases: Bases::default(),
         flows: FlowWatch::new(transition, survey_ends),
         health: Health::new(health_events),
         health_reactions: Histogram::default(),

@@ -6,6 +6,7 @@
 
 mod allocate;
 mod answers;
+mod bases;
 mod change;
 mod record;
 mod rings;
@@ -19,6 +20,7 @@ use lb_common::{
     layout::{BackendRecord, Slot},
 };
 
+pub use bases::Bases;
 pub use change::{Actual, ActualService, Capacity, Change, DirectoryService};
 pub use record::{address_bytes, backend_key, build as backend_record};
 pub use rings::size as ring_size;
@@ -47,16 +49,17 @@ pub struct TooSmall {
 /// # Errors
 /// [`TooSmall`] if the maps must grow first.
 pub fn plan(desired: &Desired, actual: &Actual) -> Result<Vec<Change>, TooSmall> {
-    plan_after(None, desired, actual)
+    plan_after(None, &mut Bases::default(), desired, actual)
 }
 
 /// The same, where `last` is what the maps were last made to do: rings of services that want
-/// nothing else are not built again.
+/// nothing else are not built again. `bases` are kept from one plan to the next.
 ///
 /// # Errors
 /// As [`plan`].
 pub fn plan_after(
     last: Option<&Desired>,
+    bases: &mut Bases,
     desired: &Desired,
     actual: &Actual,
 ) -> Result<Vec<Change>, TooSmall> {
@@ -70,7 +73,7 @@ pub fn plan_after(
     let mut directory = Vec::new();
     for (service, ring_size) in desired.services.iter().zip(sizes) {
         let same = last.get(&service.key).is_some_and(|last| rings::same_inputs(last, service));
-        directory.push(planner.service(service, ring_size, same));
+        directory.push(planner.service(service, ring_size, same, bases));
     }
     planner.check_room()?;
     Ok(planner.finish(directory))
@@ -134,7 +137,13 @@ impl<'a> Planner<'a> {
     }
 
     /// `same_ring`: its ring, if it has that size, is what it shall be.
-    fn service(&mut self, service: &Service, ring_size: u32, same_ring: bool) -> DirectoryService {
+    fn service(
+        &mut self,
+        service: &Service,
+        ring_size: u32,
+        same_ring: bool,
+        bases: &mut Bases,
+    ) -> DirectoryService {
         let id = match self.service_ids.get(&service.key) {
             Some(id) => *id,
             None => ServiceId(self.free_services.take()),
@@ -155,7 +164,8 @@ impl<'a> Planner<'a> {
             None => (self.ranges.take(ring_size), Before::Nothing),
         };
         if !(same_ring && matches!(before, Before::Same(_))) {
-            self.set_slots.extend(rings::changes(service, &ids, &before, ring_start, ring_size));
+            self.set_slots
+                .extend(rings::changes(service, &ids, &before, ring_start, ring_size, bases));
         }
 
         DirectoryService {

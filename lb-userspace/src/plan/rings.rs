@@ -8,7 +8,7 @@ use lb_common::{
     ring::{MAX_SLOTS, Member, Ring, default_size, member_key},
 };
 
-use super::record::address_bytes;
+use super::{Bases, record::address_bytes};
 use crate::model::{BackendKey, FormerRing, Service};
 
 /// Slots of a service's ring, which has had `kept`. A configured size is obeyed; without one, a
@@ -67,9 +67,10 @@ pub(super) fn changes(
     before: &Before<'_>,
     ring_start: u32,
     ring_size: u32,
+    bases: &mut Bases,
 ) -> Vec<(u32, Slot)> {
     let owners = owners(service.counted().map(|b| (b.key, b.weight, b.live_permille)), ids);
-    let ring = owners.ring(ring_size);
+    let ring = bases.ring(service.key, &owners.members, ring_size);
     let former = match before {
         Before::Nothing => laid_out(&service.former, ids, ring_size),
         Before::Same(_) | Before::Resized(_) => Vec::new(),
@@ -286,7 +287,7 @@ mod tests {
         let slots = laid_out(std::slice::from_ref(&before), &ids, len);
         let service = crowd(next, all, if cold { vec![before, after] } else { Vec::new() });
         let place = if cold { Before::Nothing } else { Before::Resized(&slots) };
-        let changed = changes(&service, &ids, &place, 0, size);
+        let changed = changes(&service, &ids, &place, 0, size, &mut Bases::default());
         let mut lost = [0, 0];
         for hash in (0..FLOWS).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
             let owner = slots[reduce(hash, len) as usize].current();

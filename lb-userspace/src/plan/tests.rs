@@ -285,10 +285,13 @@ fn what_did_not_change_is_not_planned_again() {
     };
     let mut actual = empty();
     carry_out(&with(1000), &mut actual);
-    let changes = plan_after(Some(&with(1000)), &with(0), &actual).unwrap();
+    let changes = plan_after(Some(&with(1000)), &mut Bases::default(), &with(0), &actual).unwrap();
     assert_eq!(changes, plan(&with(0), &actual).unwrap());
     assert!(!changes.is_empty());
-    assert_eq!(plan_after(Some(&with(1000)), &with(1000), &actual).unwrap(), []);
+    assert_eq!(
+        plan_after(Some(&with(1000)), &mut Bases::default(), &with(1000), &actual).unwrap(),
+        []
+    );
 }
 
 /// Nothing is remembered of packets that stand alone.
