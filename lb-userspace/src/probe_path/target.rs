@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    net::{TcpStream, UdpSocket},
+    net::{TcpSocket, UdpSocket},
     sync::watch,
 };
 
@@ -95,18 +95,19 @@ impl Target {
         }
     }
 
-    /// Opens a TCP connection from a port of its own, as soon as the way is known; the caller bounds the time.
+    /// A TCP socket with a port of its own, to connect to the VIP on that backend, as soon as the
+    /// way is known; the caller bounds the time.
     ///
     /// # Errors
-    /// As socket(2), bind(2) and connect(2); of the kind `AddrNotAvailable` where this host can't
+    /// As socket(2) and bind(2); of the kind `AddrNotAvailable` where this host can't
     /// send such probes.
-    pub async fn connect(&self) -> io::Result<(TcpStream, Port)> {
+    pub async fn tcp(&self) -> io::Result<(TcpSocket, Port)> {
         let source = self.source().await?;
         let mut tries = 1..=TRIES;
         loop {
             let port = self.port()?;
             match self.sockets.namespace.tcp(SocketAddr::new(source, port.number)).await {
-                Ok(socket) => return Ok((socket.connect(self.vip).await?, port)),
+                Ok(socket) => return Ok((socket, port)),
                 Err(error) if tries.next().is_none() || !is_taken(&error) => return Err(error),
                 Err(_) => {}
             }
@@ -117,7 +118,7 @@ impl Target {
     /// datagrams of nobody else, as soon as the way is known; the caller bounds the time.
     ///
     /// # Errors
-    /// As [`Target::connect`].
+    /// As [`Target::tcp`], and connect(2).
     pub async fn datagrams(&self) -> io::Result<(UdpSocket, Port)> {
         let source = self.source().await?;
         let mut tries = 1..=TRIES;

@@ -103,7 +103,8 @@ fn serve(peer: &Peer, listen: SocketAddr) {
 
 async fn echoes(target: &Target) {
     let exchange = async {
-        let (mut stream, _port) = target.connect().await.unwrap();
+        let (socket, _port) = target.tcp().await.unwrap();
+        let mut stream = socket.connect(target.vip()).await.unwrap();
         let sent = vec![7; 20_000];
         stream.write_all(&sent).await.unwrap();
         let mut received = vec![0; sent.len()];
@@ -245,7 +246,7 @@ fn a_probe_waits_for_the_way_and_says_what_is_missing() {
         serve(&peer, missing.vip);
         let waiting = tokio::spawn({
             let target = Arc::clone(&target);
-            async move { target.connect().await.map(drop) }
+            async move { target.tcp().await?.0.connect(target.vip()).await.map(drop) }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
@@ -255,7 +256,7 @@ fn a_probe_waits_for_the_way_and_says_what_is_missing() {
         assert_eq!(target.why_silent(), "is the VIP there?");
         let way = Way::Impossible("no address".to_owned());
         path.set(BTreeMap::from([(id(), Wanted { way, ..missing })]), &interfaces);
-        let error = target.connect().await.unwrap_err();
+        let error = target.tcp().await.unwrap_err();
         assert_eq!(
             (error.kind(), error.to_string().as_str()),
             (io::ErrorKind::AddrNotAvailable, "no address")

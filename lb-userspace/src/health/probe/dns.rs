@@ -11,7 +11,7 @@ use hickory_proto::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{Clock, Failure, Reach, connect, excerpt::excerpt, udp};
+use super::{Clock, Failure, FirstWord, Reach, connect, excerpt::excerpt, udp};
 use crate::config::DnsProbe;
 
 /// Answers to other questions that are passed over: late ones, forged ones.
@@ -87,7 +87,7 @@ async fn over_tcp(
     reach: Reach<'_>,
     clock: &Clock,
 ) -> Result<Message, Failure> {
-    let mut stream = connect(reach, clock).await?;
+    let mut stream = connect(reach, FirstWord::Probe, clock).await?;
     let exchange = async {
         // One write: length and question in one segment.
         let length = (bytes.len() as u16).to_be_bytes();

@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    Clock, Failure, Means, Reach, connect,
+    Clock, Failure, FirstWord, Means, Reach, connect,
     excerpt::excerpt,
     http::{AGENT, describe},
     tasks::h2,
@@ -38,7 +38,7 @@ impl GrpcProbe {
         clock: &Clock,
         means: &Means,
     ) -> Result<String, Failure> {
-        let stream = connect(reach, clock).await?;
+        let stream = connect(reach, FirstWord::Probe, clock).await?;
         let Some(tls) = &self.tls else { return self.call(stream, reach, clock).await };
         let stream = tls::wrap(stream, tls, reach, &means.tls, clock).await?;
         if stream.get_ref().1.alpn_protocol() != Some(b"h2") {

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    Clock, Failure, Means, Reach, connect,
+    Clock, Failure, FirstWord, Means, Reach, connect,
     excerpt::excerpt,
     tasks::{HEADERS_MAX, h2},
     tls,
@@ -53,7 +53,7 @@ impl HttpProbe {
         means: &Means,
         load: &mut Option<String>,
     ) -> Result<String, Failure> {
-        let stream = connect(reach, clock).await?;
+        let stream = connect(reach, FirstWord::Probe, clock).await?;
         let Some(tls) = &self.tls else { return self.over_1(stream, reach, clock, load).await };
         let stream = tls::wrap(stream, tls, reach, &means.tls, clock).await?;
         match stream.get_ref().1.alpn_protocol() {

@@ -26,7 +26,7 @@ use tokio::{
 use super::{CheckSpec, state::Outcome};
 use crate::config::Probe;
 use connection::Connection;
-pub(super) use reach::Reach;
+pub(super) use reach::{FirstWord, Reach};
 
 /// Longest reason in bytes.
 const REASON_MAX: usize = 512;
@@ -129,13 +129,13 @@ impl Clock {
 }
 
 async fn tcp(reach: Reach<'_>, clock: &Clock) -> Result<String, Failure> {
-    connect(reach, clock).await?;
+    connect(reach, FirstWord::Backend, clock).await?;
     Ok(format!("{reach} accepts connections"))
 }
 
-async fn connect(reach: Reach<'_>, clock: &Clock) -> Result<Connection, Failure> {
+async fn connect(reach: Reach<'_>, first: FirstWord, clock: &Clock) -> Result<Connection, Failure> {
     let step = format!("connecting to {reach}");
-    clock.limit(&step, reach.connect()).await?.map_err(|error| {
+    clock.limit(&step, reach.connect(first)).await?.map_err(|error| {
         let seen = format!("connect to {reach}: {error}");
         if is_local(&error) { Failure::Local(seen) } else { Failure::Backend(seen) }
     })

@@ -7,6 +7,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
+use socket2::SockRef;
 use tokio::net::{TcpSocket, UdpSocket};
 
 use super::connection::{Connection, Datagrams};
@@ -19,6 +20,15 @@ pub(in crate::health) enum Reach<'a> {
     Address(SocketAddr),
     /// To the VIP, in frames like those of clients.
     Vip(&'a Target),
+}
+
+/// Who speaks first on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::health) enum FirstWord {
+    /// The probe, at once.
+    Probe,
+    /// The backend, if anybody.
+    Backend,
 }
 
 impl Reach<'_> {
@@ -42,21 +52,32 @@ impl Reach<'_> {
     ///
     /// # Errors
     /// As socket(2) and connect(2).
-    pub(in crate::health) async fn connect(&self) -> io::Result<Connection> {
-        match *self {
+    pub(in crate::health) async fn connect(&self, first: FirstWord) -> io::Result<Connection> {
+        let (socket, port) = match *self {
             Self::Address(target) => {
                 let socket = match target {
                     SocketAddr::V4(_) => TcpSocket::new_v4(),
                     SocketAddr::V6(_) => TcpSocket::new_v6(),
                 }?;
                 socket.set_zero_linger()?;
-                Ok(Connection::new(socket.connect(target).await?, None))
+                (socket, None)
             }
             Self::Vip(target) => {
-                let (stream, port) = target.connect().await?;
-                Ok(Connection::new(stream, Some(port)))
+                let (socket, port) = target.tcp().await?;
+                (socket, Some(port))
             }
+        };
+        // Packets that only acknowledge may wait for words: the handshake's last one, and, as the
+        // kernel forgets this once it has waited, those for the answer.
+        let patient = first == FirstWord::Probe;
+        if patient {
+            SockRef::from(&socket).set_tcp_quickack(false)?;
         }
+        let stream = socket.connect(self.target()).await?;
+        if patient {
+            SockRef::from(&stream).set_tcp_quickack(false)?;
+        }
+        Ok(Connection::new(stream, port))
     }
 
     /// A UDP socket that sends to the backend and takes datagrams of nobody else. It is connected,
