@@ -1,7 +1,7 @@
 //! Live weights: hands on what is known, and tells what came of it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -107,8 +107,7 @@ impl Agent {
             changed |= update.changed;
             told.extend(update.events.into_iter().map(|event| (service.name.clone(), event)));
         }
-        let keys: std::collections::BTreeSet<_> =
-            self.effective.services.iter().map(|service| service.key).collect();
+        let keys: BTreeSet<_> = self.effective.services.iter().map(|service| service.key).collect();
         self.lives.retain(|service| keys.contains(&service));
         for (service, event) in told {
             self.tell_live(service, &event);
@@ -206,22 +205,43 @@ impl Agent {
         self.effective.services.iter().filter(panics).map(sentence).collect()
     }
 
+    /// Whether some backend takes a service's new flows.
+    pub(super) fn is_up(&self, service: &ServiceConfig) -> bool {
+        let mut backends = service.backends.iter();
+        backends.any(|b| b.weight > 0 && self.live(service, b.key).permille > 0)
+    }
+
     /// A sentence for each service that takes no new flows, for want of a backend.
-    pub(super) fn deserted(&self) -> Vec<String> {
-        let serves = |service: &ServiceConfig| {
-            let mut backends = service.backends.iter();
-            backends.any(|b| b.weight > 0 && self.live(service, b.key).permille > 0)
-        };
-        let deserted = self.effective.services.iter().filter(|service| !serves(service));
-        let sentence = |service: &ServiceConfig| {
-            let why = match service.backends.len() {
-                0 => "has no backend".to_owned(),
-                1 => "has a single backend, and that takes none".to_owned(),
-                all => format!("has {all} backends, and none of them takes any"),
-            };
-            format!("service {:?} drops new flows (no_backend): it {why}", service.name)
-        };
-        deserted.map(sentence).collect()
+    pub(super) fn down(&self) -> Vec<String> {
+        let down = self.effective.services.iter().filter(|service| !self.is_up(service));
+        let sentence =
+            |service: &ServiceConfig| format!("service {:?} {}", service.name, why_down(service));
+        down.map(sentence).collect()
+    }
+
+    /// Tells of services that drop their new flows, and of those that don't any more.
+    pub(super) fn tell_services(&mut self) {
+        let mut down = BTreeSet::new();
+        for service in &self.effective.services {
+            let was_down = self.down.contains(&service.key);
+            if self.is_up(service) {
+                if was_down {
+                    let told = "some backend takes its new flows again";
+                    let news = News::new(EventKind::ServiceUp, Cause::Agent, told);
+                    self.event(news.about(&*service.name, None).became("down", "up"));
+                }
+                continue;
+            }
+            let pends = |b: &BackendConfig| self.live(service, b.key).standing == Standing::Pending;
+            if was_down || !service.backends.iter().any(pends) {
+                down.insert(service.key);
+                if !was_down {
+                    let news = News::new(EventKind::ServiceDown, Cause::Agent, why_down(service));
+                    self.event(news.about(&*service.name, None).became("up", "down"));
+                }
+            }
+        }
+        self.down = down;
     }
 
     /// An agent says something else: told where that is no mere percentage.
@@ -283,6 +303,16 @@ impl Agent {
             }
         });
     }
+}
+
+/// Why nobody takes a service's new flows.
+fn why_down(service: &ServiceConfig) -> String {
+    let why = match service.backends.len() {
+        0 => "has no backend".to_owned(),
+        1 => "has a single backend, and that takes none".to_owned(),
+        all => format!("has {all} backends, and none of them takes any"),
+    };
+    format!("drops new flows (no_backend): it {why}")
 }
 
 /// What of an agent's words decides by itself: where its percentage tells load, that doesn't.

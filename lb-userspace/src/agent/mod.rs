@@ -22,7 +22,7 @@ mod through_vip;
 mod watched;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
@@ -42,7 +42,7 @@ use crate::{
     health::{Health, HealthEvent},
     hooks::Hooks,
     live::Lives,
-    model::{BackendKey, Desired},
+    model::{BackendKey, Desired, ServiceKey},
     network::{Interfaces, NextHops, Resolution},
     plan::{Actual, Bases},
     state::{Effective, State, StateLock},
@@ -164,6 +164,8 @@ struct Agent {
     lives: Lives,
     /// Live weights were decided once.
     lives_begun: bool,
+    /// Services that drop their new flows, as it was last told.
+    down: BTreeSet<ServiceKey>,
     /// The way of probes that go through VIPs.
     probes: Probes,
     next_hops: NextHops,

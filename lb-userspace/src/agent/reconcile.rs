@@ -156,6 +156,7 @@ impl Agent {
         }
         self.in_force_since = Instant::now();
         self.note_history(&desired);
+        self.tell_services();
         self.last_desired = Some(desired);
         Ok(())
     }

@@ -225,6 +225,7 @@ pub(super) async fn prepare(
         loads: LoadReports::default(),
         lives: Lives::default(),
         lives_begun: false,
+        down: BTreeSet::new(),
         probes: Probes::default(),
         ways: next_hops.resolutions(),
         interfaces: next_hops.interfaces(),

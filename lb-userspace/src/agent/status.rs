@@ -49,7 +49,7 @@ impl Agent {
         }));
         warnings.extend(self.hooks.status().trouble);
         warnings.extend(self.panics());
-        warnings.extend(self.deserted());
+        warnings.extend(self.down());
         warnings.extend(self.next_hops.trouble().borrow().clone());
         for service in &self.effective.services {
             let report = self.discovery.report(&service.name);
@@ -176,6 +176,7 @@ impl<'a> View<'a> {
             moving_slots: self.moving.get(&service.key).copied().unwrap_or(0),
             slots_moved_total: self.agent.flows.moved.get(&service.key).copied().unwrap_or(0),
             discovery: self.discovery(service),
+            up: self.agent.is_up(service),
             panic: mode.panic,
             backup_active: mode.backup,
             backends: service.backends.iter().map(backend).collect(),

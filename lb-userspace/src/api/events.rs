@@ -53,8 +53,8 @@ impl Event {
         let subject = [&self.service, &self.backend];
         let subject: Vec<_> = subject.into_iter().flatten().map(String::as_str).collect();
         let state = match self.kind {
-            EventKind::BackendDown => " is down",
-            EventKind::BackendUp => " is up",
+            EventKind::BackendDown | EventKind::ServiceDown => " is down",
+            EventKind::BackendUp | EventKind::ServiceUp => " is up",
             _ => "",
         };
         match subject.is_empty() {
@@ -87,6 +87,10 @@ pub enum EventKind {
     ServiceChanged,
     /// A service was removed.
     ServiceRemoved,
+    /// No backend takes a service's new flows: they are dropped.
+    ServiceDown,
+    /// Some backend takes them again.
+    ServiceUp,
     /// A backend was added.
     BackendAdded,
     /// A backend's weight or way was changed.
@@ -146,7 +150,8 @@ impl EventKind {
     pub fn is_trouble(self) -> bool {
         matches!(
             self,
-            Self::BackendDown
+            Self::ServiceDown
+                | Self::BackendDown
                 | Self::DiscoveryFailed
                 | Self::BackendDamped
                 | Self::PanicBegan

@@ -303,6 +303,7 @@ impl Memory {
             moving_slots: 0,
             slots_moved_total: 321,
             discovery: None,
+            up: true,
             panic: false,
             backup_active: false,
             leaving: Vec::new(),

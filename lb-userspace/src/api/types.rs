@@ -120,6 +120,9 @@ pub struct ServiceStatus {
     /// Where more backends are found, where that is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovery: Option<DiscoveryStatus>,
+    /// Some backend takes new flows; else they are dropped.
+    #[serde(default)]
+    pub up: bool,
     /// Too few backends are healthy: failed ones are used as well.
     #[serde(default)]
     pub panic: bool,

@@ -164,6 +164,8 @@ impl Snapshot {
     /// What makes live weights.
     fn lives(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let services = || self.status.services.iter();
+        let up = services().map(|s| ([("service", &*s.name)], f64::from(u8::from(s.up))));
+        gauges(out, "service_up", "Whether some backend takes new flows", up)?;
         let panic = services().map(|s| ([("service", &*s.name)], f64::from(u8::from(s.panic))));
         let help = "Whether failed backends are used, because too few are healthy";
         gauges(out, "service_panic", help, panic)?;

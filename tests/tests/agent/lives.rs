@@ -112,6 +112,35 @@ fn where_all_fail_all_are_used_until_some_return() -> Result<()> {
     happened(&agent, "panic_ended")
 }
 
+/// Without panic, and told by an event and the status.
+#[test]
+fn a_service_is_down_while_nobody_serves() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::OneSegment, Forward::L2, 2)?;
+    let mut settings = scene.settings(V4, 2);
+    settings.services[0].health = Some(Health::quick());
+    settings.services[0].panic_threshold = Some("0%".into());
+    let agent = Agent::start(&scene.lab.balancer.namespace, &settings)?;
+    scene.served_by(V4, &["b1", "b2"])?;
+    let up = |up: bool| {
+        let status = agent.status()?;
+        ensure!(status["services"][0]["up"] == up, "{status}");
+        Ok(())
+    };
+    up(true)?;
+    ensure!(happened(&agent, "service_down").is_err(), "it was up from the start");
+    scene.set_healthy(0, false)?;
+    scene.served_by(V4, &["b2"])?;
+    up(true)?;
+    scene.set_healthy(1, false)?;
+    wait::until("nobody to serve", READY, || happened(&agent, "service_down"))?;
+    up(false)?;
+    scene.set_healthy(0, true)?;
+    scene.served_by(V4, &["b1"])?;
+    up(true)?;
+    happened(&agent, "service_up")
+}
+
 #[test]
 fn a_backup_serves_while_no_other_lives() -> Result<()> {
     need_root!();
