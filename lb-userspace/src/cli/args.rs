@@ -114,8 +114,8 @@ pub enum Local {
     ///
     /// It renews the registration at a third of the TTL. On SIGTERM or SIGINT the backend takes no
     /// new flows, and this ends once its open flows have ended: with status 0, or with 1 if they
-    /// haven't within the drain timeout, or if the service has no other backend. If this is killed,
-    /// the registration ends with its TTL. The agent needs a section `[api.register]`, and the
+    /// haven't within the drain timeout, at a second signal, or if the service has no other
+    /// backend. If this is killed, the registration ends with its TTL. The agent needs a section `[api.register]`, and the
     /// service a `[service.discovery]` of type "register". The token can also stand in the
     /// environment's XLB_REGISTER_TOKEN.
     Register(RegisterArgs),
@@ -212,9 +212,9 @@ pub struct RegisterArgs {
     /// PEM file of the certificate's private key
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
-    /// On SIGTERM, how long to wait for open flows to end
-    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
-    pub drain_timeout: Duration,
+    /// On SIGTERM, how long to wait for open flows to end; as long as it takes, unless given
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub drain_timeout: Option<Duration>,
 }
 
 impl RegisterArgs {
@@ -248,7 +248,7 @@ pub enum Remote {
         /// Go on and show what happens
         #[arg(long)]
         follow: bool,
-        /// Only what came after the event of that number
+        /// Only what came after the event of that number; all, if the agent has started anew since
         #[arg(long, value_name = "NUMBER", default_value_t = 0)]
         since: u64,
         /// Only what is about that service or a backend of it

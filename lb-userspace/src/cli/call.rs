@@ -39,7 +39,12 @@ async fn dispatch<W: Write>(
                 let of_service = service.is_none() || event.service == service;
                 of_service && (kind.is_empty() || kind.contains(&event.kind))
             };
-            events(client, since, follow, wanted, printer).await
+            let found = events(client, since, follow, wanted, printer).await?;
+            // One that is gone may have events; one that never was has none.
+            if let Some(name) = service.filter(|_| !found) {
+                client.service(&name).await?;
+            }
+            Ok(())
         }
         Remote::Explain(ExplainArgs { from, to, protocol }) => {
             let query = FlowQuery { from, to, protocol };
@@ -139,25 +144,30 @@ async fn drain<W: Write>(
     printer.say(&backend, show::backend)
 }
 
-/// Says a line each; with `follow`, until the agent or the reader is gone.
+/// Says a line each; with `follow`, until the agent or the reader is gone. Whether there were any.
 async fn events<W: Write>(
     client: &Client,
     mut since: u64,
     follow: bool,
     wanted: impl Fn(&Event) -> bool,
     printer: &mut Printer<'_, W>,
-) -> Result<(), Failure> {
-    let mut wait = false;
+) -> Result<bool, Failure> {
+    let (mut wait, mut found) = (false, false);
     loop {
         let page = client.events(since, wait).await?;
+        if since > page.last && !printer.json {
+            let last = page.last;
+            writeln!(printer.out, "(this agent's last event is {last}: these are all of them)")?;
+        }
         if page.missed > 0 && !printer.json {
             writeln!(printer.out, "({} earlier events are forgotten)", page.missed)?;
         }
         for event in page.events.iter().filter(|event| wanted(event)) {
+            found = true;
             printer.say(event, show::event)?;
         }
         if !follow {
-            return Ok(());
+            return Ok(found);
         }
         since = page.last;
         wait = true;

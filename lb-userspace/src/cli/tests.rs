@@ -165,6 +165,11 @@ fn events_are_lines_and_are_followed_until_the_end() {
     let only = |words: &[&str]| lab.say(&[&["events"], words].concat()).out.lines().count();
     assert_eq!(only(&["--service", "web"]), 2);
     assert_eq!(only(&["--service", "dns"]), 0);
+    let nobody = lab.say(&["events", "--service", "nope"]);
+    assert_eq!((nobody.status, &*nobody.out), (WRONG_INPUT, ""), "{nobody:?}");
+    assert!(nobody.err.contains("no service \"nope\""), "{nobody:?}");
+    let all_again = lab.say(&["events", "--since", "9999"]).out;
+    assert!(all_again.starts_with("(this agent's last event is 2"), "{all_again}");
     assert_eq!(only(&["--kind", "backend_down"]), 1);
     assert_eq!(only(&["--kind", "backend_down", "--kind", "service_added"]), 2);
     let wrong = lab.say(&["events", "--kind", "backend_dwon"]);

@@ -57,6 +57,9 @@ use node::Node;
 /// Longest file that is read: some hundred thousand backends.
 pub const MAX_BYTES: u64 = 64 << 20;
 
+/// Syntax errors that are told one by one: a file with more is another sort of file.
+const SYNTAX_ERRORS_MAX: usize = 20;
+
 /// Reads and checks a file.
 ///
 /// # Errors
@@ -103,10 +106,17 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
 pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
     let mut faults = Faults::default();
     let (document, syntax_errors) = DeTable::parse_recoverable(text);
-    for error in syntax_errors {
-        let span = error.span().unwrap_or(text.len()..text.len());
-        let (at, key, fault) = syntax_fault(error.message(), text, span);
+    let (told, more) = syntax_errors.split_at(syntax_errors.len().min(SYNTAX_ERRORS_MAX));
+    let span = |error: &toml::de::Error| error.span().unwrap_or(text.len()..text.len());
+    for error in told {
+        let (at, key, fault) = syntax_fault(error.message(), text, span(error));
         faults.add(Some(at), key, fault);
+    }
+    if let Some(next) = more.first() {
+        let told = format!("not TOML, here and in {} places more", more.len() - 1);
+        let fault = Fault::new(ErrorKind::Syntax, told).help("give the path of a TOML file");
+        faults.add(Some(span(next).start), "", fault);
+        return faults.settle(None, Some((file_name, text)));
     }
     let root = Node::from_toml_table(document.get_ref(), 0);
     let config = top::check(&root, &mut faults);

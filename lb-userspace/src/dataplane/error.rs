@@ -195,7 +195,7 @@ impl Error {
 fn way_out(interface: &str, by_link: bool) -> String {
     match by_link {
         true => "it is held by a BPF link: stop the agent that owns it, or remove its pins \
-                 (rm -r PIN_PATH)"
+                 (under /sys/fs/bpf, as a rule)"
             .to_owned(),
         false => format!(
             "remove it (ip link set dev {interface} xdp off, or stop the program that attached it)"

@@ -31,8 +31,8 @@ pub(super) struct Wish {
     /// `None` is the service's default.
     pub(super) weight: Option<u16>,
     pub(super) ttl: Duration,
-    /// How long open flows have to end.
-    pub(super) drain_timeout: Duration,
+    /// How long open flows have to end; `None` is as long as it takes.
+    pub(super) drain_timeout: Option<Duration>,
 }
 
 /// How it ended.
@@ -118,7 +118,9 @@ async fn leave(
     address: Option<String>,
     say: impl Fn(&'static str, Option<String>, String),
 ) -> Ended {
-    let deadline = Instant::now() + wish.drain_timeout;
+    let began = Instant::now();
+    // By then its lease has ended, if the agent heard nothing.
+    let mut silence = began + wish.ttl;
     let mut said = false;
     loop {
         let asked = timeout(patience, agent.leave(wish)).await;
@@ -132,18 +134,28 @@ async fn leave(
                 say("kept", address, why.to_owned());
                 return Ended::Open;
             }
-            Ok(Leaving { flows, .. }) => Ok(flows),
+            Ok(Leaving { flows, .. }) => {
+                silence = Instant::now() + wish.ttl;
+                Ok(flows)
+            }
             Err(failure) => Err(failure),
         };
+        let deadline = wish.drain_timeout.map(|timeout| began + timeout);
+        let now = Instant::now();
+        let over = deadline.is_some_and(|deadline| now >= deadline);
         // What is refused now will be refused again.
-        let refused = matches!(flows, Err(Failure::Refused(_)));
-        if refused || Instant::now() >= deadline {
+        let lost = match &flows {
+            Ok(_) => false,
+            Err(Failure::Refused(_)) => true,
+            Err(_) => now >= silence,
+        };
+        if over || lost {
             let detail = match flows {
                 Ok(flows) => format!(
                     "{flows} flows of it are known after {:?}, and quiet ones may be left: none is \
                      over before it was quiet for the service's tcp_idle (15 minutes unless set); \
                      a longer --drain-timeout waits for that",
-                    wish.drain_timeout
+                    began.elapsed()
                 ),
                 Err(failure) => format!("{failure}; its lease ends within {:?}", wish.ttl),
             };
@@ -151,9 +163,11 @@ async fn leave(
             return Ended::Open;
         }
         if !said && flows.is_ok() {
-            say("draining", address.clone(), "it takes no new flows".to_owned());
+            let told = "it takes no new flows; a second signal ends this at once";
+            say("draining", address.clone(), told.to_owned());
             said = true;
         }
-        sleep(LOOK.min(deadline.saturating_duration_since(Instant::now()))).await;
+        let left = deadline.map_or(LOOK, |deadline| deadline.saturating_duration_since(now));
+        sleep(LOOK.min(left)).await;
     }
 }

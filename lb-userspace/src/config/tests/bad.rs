@@ -297,6 +297,15 @@ fn syntax() {
     );
 }
 
+/// A text that is no config at all is not told line by line.
+#[test]
+fn another_sort_of_file() {
+    let text = "a line of text\n".repeat(147);
+    let errors = bad(&text);
+    assert_eq!(errors.0.len(), 21, "{errors}");
+    assert!(errors.render().contains("not TOML, here and in 126 places more"), "{errors}");
+}
+
 /// One run tells all: of the syntax, of every section, in the file's order.
 #[test]
 fn all_mistakes_at_once() {
