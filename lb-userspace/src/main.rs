@@ -18,6 +18,7 @@ mod network;
 mod objects;
 mod plan;
 mod probe_path;
+mod program;
 mod register;
 mod replay;
 mod rights;

@@ -20,6 +20,7 @@ use tokio::{sync::watch, time::timeout};
 use crate::{
     api::{EventLog, HooksStatus},
     config::Hook,
+    program::why_not,
 };
 use run::Outcome;
 
@@ -161,8 +162,9 @@ impl Hooks {
                     Outcome::NotStarted(error) => {
                         status.not_started_total += 1;
                         Some(format!(
-                            "the hook {program} can't be started: {error}; mend `on_event`, or \
-                             leave it out for none"
+                            "the hook {program} can't be started: {}; mend `on_event`, or leave \
+                             it out for none",
+                            why_not(hook.program(), &error)
                         ))
                     }
                 }
