@@ -207,12 +207,17 @@ impl Agent {
                 return Err(conflict(message));
             }
         }
+        let left = self.leases.get(name, key).is_some_and(|lease| lease.leaves);
         let change = self.leases.register(name, key, (ttl, weight), Instant::now());
         if change != LeaseChange::Renewed {
             self.tell_leases(name, by, "its lease ended").map_err(|why| {
                 self.leases.remove(name, key);
                 ApiError::new(ErrorKind::Failed, format!("{key} can't take part: {why}"))
             })?;
+        }
+        if left && !self.is_draining(name, key) {
+            let news = News::new(EventKind::BackendUndrained, Cause::Discovery, "it registers anew");
+            self.event(news.about(name, key).became("draining", "serving").by(by));
         }
         let refused = self.effective.refused.get(name).into_iter().flatten();
         let address = key.to_string();
