@@ -21,8 +21,15 @@ pub(crate) enum Class {
     /// An attack: each packet is a bare SYN, and the sources are scattered over all addresses, so
     /// that nothing which two clients share helps a cache.
     SynFlood,
+    /// What backends answer to such connections, on its way back to the clients: over IPv4.
+    V4Answers,
+    /// The same over IPv6.
+    V6Answers,
     /// TCP over IPv4 to a host that isn't a VIP.
     NotOurs,
+    /// The same, where it might be an answer: from no backend, but others are answered through the
+    /// balancer.
+    NoAnswer,
     /// Not even IP.
     Arp,
 }
@@ -40,6 +47,8 @@ pub(crate) enum Mode {
     Gue,
     /// IPv6, UDP and GUE headers.
     Gue6,
+    /// Another destination, and back another source.
+    Nat,
 }
 
 /// One line of the result: packets of a class, over so many flows, by a mode.
@@ -66,19 +75,27 @@ impl Class {
             Self::Moving => "moving",
             Self::NewFlows => "new_flows",
             Self::SynFlood => "syn_flood",
+            Self::V4Answers => "v4_answers",
+            Self::V6Answers => "v6_answers",
             Self::NotOurs => "not_ours",
+            Self::NoAnswer => "no_answer",
             Self::Arp => "arp",
         }
     }
 
-    /// Its packets are sent to a VIP.
+    /// Its packets are sent to a VIP, or are a backend's answers.
     pub(crate) const fn is_ours(self) -> bool {
-        !matches!(self, Self::NotOurs | Self::Arp)
+        !matches!(self, Self::NotOurs | Self::NoAnswer | Self::Arp)
+    }
+
+    /// Its packets are a backend's answers.
+    pub(crate) const fn is_answer(self) -> bool {
+        matches!(self, Self::V4Answers | Self::V6Answers)
     }
 
     /// Its packets are IPv6.
     pub(crate) const fn is_v6(self) -> bool {
-        matches!(self, Self::V6Tcp)
+        matches!(self, Self::V6Tcp | Self::V6Answers)
     }
 
     /// The transport protocol of its packets.
@@ -91,8 +108,8 @@ impl Class {
 }
 
 impl Mode {
-    /// Every mode.
-    pub(crate) const ALL: [Self; 5] = [Self::L2, Self::Ipip, Self::Ipip6, Self::Gue, Self::Gue6];
+    /// Those by which backends answer the client directly.
+    pub(crate) const DIRECT: [Self; 5] = [Self::L2, Self::Ipip, Self::Ipip6, Self::Gue, Self::Gue6];
 
     /// Its name in JSON and in the table.
     pub(crate) const fn name(self) -> &'static str {
@@ -102,6 +119,7 @@ impl Mode {
             Self::Ipip6 => "ipip6",
             Self::Gue => "gue",
             Self::Gue6 => "gue6",
+            Self::Nat => "nat",
         }
     }
 
@@ -111,6 +129,7 @@ impl Mode {
             Self::L2 => Forward::L2,
             Self::Ipip | Self::Ipip6 => Forward::Ipip,
             Self::Gue | Self::Gue6 => Forward::Gue,
+            Self::Nat => Forward::Nat,
         }
     }
 
@@ -118,7 +137,7 @@ impl Mode {
     /// packets aren't encapsulated.
     pub(crate) const fn backends_are_v6(self, vip_is_v6: bool) -> bool {
         match self {
-            Self::L2 => vip_is_v6,
+            Self::L2 | Self::Nat => vip_is_v6,
             Self::Ipip | Self::Gue => false,
             Self::Ipip6 | Self::Gue6 => true,
         }
@@ -137,11 +156,17 @@ impl Serialize for Mode {
     }
 }
 
-/// Every case of the balancer, in the order in which they are measured and shown.
+/// Every case, in the order in which they are measured and shown.
+#[cfg(test)]
 pub(crate) fn cases() -> Vec<Case> {
+    [direct(), answered()].concat()
+}
+
+/// Those of a balancer whose backends all answer the client directly.
+pub(crate) fn direct() -> Vec<Case> {
     let mut cases = Vec::new();
     for class in [Class::V4Tcp, Class::V6Tcp] {
-        for mode in Mode::ALL {
+        for mode in Mode::DIRECT {
             cases.extend(established(class, mode));
         }
     }
@@ -155,11 +180,18 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
+/// Those of a balancer through which backends answer.
+pub(crate) fn answered() -> Vec<Case> {
+    let ours = [Class::V4Tcp, Class::V4Answers, Class::V6Tcp, Class::V6Answers];
+    let ours = ours.into_iter().flat_map(|class| established(class, Mode::Nat));
+    ours.chain([Case { class: Class::NoAnswer, flows: Some(FLOWS[1]), mode: None }]).collect()
+}
+
 /// The cases that the reference with a table of connections is measured by, too.
 pub(crate) fn is_compared(case: &Case) -> bool {
     match case.class {
         Class::NotOurs => true,
-        Class::Arp => false,
+        Class::Arp | Class::NoAnswer => false,
         _ => case.mode == Some(Mode::Ipip),
     }
 }
@@ -196,9 +228,13 @@ mod tests {
     fn what_is_compared_has_a_reference() {
         let cases = cases();
         for case in &cases {
+            if case.class.is_answer() {
+                continue;
+            }
             let other = comparable(case);
             assert!(cases.contains(&other), "{case:?}");
-            assert_eq!(is_compared(&other), case.class != Class::Arp, "{case:?}");
+            let has_none = matches!(case.class, Class::Arp | Class::NoAnswer);
+            assert_eq!(is_compared(&other), !has_none, "{case:?}");
         }
     }
 }

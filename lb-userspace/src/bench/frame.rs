@@ -10,7 +10,7 @@ use lb_common::{
 
 use super::{
     class::{Case, Class},
-    scene,
+    scene::{self, End},
 };
 use crate::model::Protocol;
 
@@ -25,15 +25,14 @@ const ACK: u8 = 0x10;
 /// What Linux puts into a SYN: MSS 1460, SACK permitted, timestamps, window scale 7.
 const SYN_OPTIONS: [u8; 20] = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
 
-const CLIENT_PORT: u16 = 40_000;
-/// Sources from here on, by flow: 10.0.0.1, 2001:2:0:a::a00:1.
+/// Last word of the first flow's client.
 const FIRST_CLIENT: u32 = 0x0a00_0001;
 
 /// What to tell the driver for a case; packets so far: 0.
 pub(crate) fn plan(case: &Case) -> BenchPlan {
     let Frame { bytes, flow_offset, balance_offsets } = match case.class {
         Class::Arp => arp(),
-        class => ip(class, scene::destination(case)),
+        class => ip(class, scene::ends(case)),
     };
     BenchPlan {
         counter: 0,
@@ -52,49 +51,49 @@ struct Frame {
     balance_offsets: [usize; 2],
 }
 
-/// An IP packet of a class to a destination. The word that differs by flow is the source's last;
-/// it is taken out of the checksums by the IPv4 identification, and by the low half of TCP's
-/// sequence number or UDP's first payload bytes.
-fn ip(class: Class, (vip, port): (IpAddr, u16)) -> Frame {
-    let mut transport = transport(class, port);
+/// An IP packet of a class between two ends. The word that differs by flow is the last of the
+/// client's address; it is taken out of the checksums by the IPv4 identification, and by the low
+/// half of TCP's sequence number or UDP's first payload bytes.
+fn ip(class: Class, (from, to): (End, End)) -> Frame {
+    let mut transport = transport(class, from.1, to.1);
     let len = transport.len();
-    let mut header = match vip {
-        IpAddr::V4(vip) => {
+    let is_v4 = to.0.is_ipv4();
+    let mut header = match is_v4 {
+        true => {
             let mut header = vec![0x45, 0, 0, (IPV4_LEN + len) as u8, 0, 0, 0x40, 0, 64];
-            header.extend([protocol(class), 0, 0, 0, 0, 0, 0]);
-            header.extend(vip.octets());
+            header.extend([protocol(class), 0, 0]);
             header
         }
-        IpAddr::V6(vip) => {
-            let mut header = vec![0x60, 0, 0, 0, 0, len as u8, protocol(class), 64];
-            header.extend([0x20, 0x01, 0, 2, 0, 0, 0, 0x0a, 0, 0, 0, 0, 0, 0, 0, 0]);
-            header.extend(vip.octets());
-            header
+        false => vec![0x60, 0, 0, 0, 0, len as u8, protocol(class), 64],
+    };
+    for address in [from.0, to.0] {
+        match address {
+            IpAddr::V4(address) => header.extend(address.octets()),
+            IpAddr::V6(address) => header.extend(address.octets()),
         }
-    };
-    let (source, network_balance) = match vip {
-        IpAddr::V4(_) => (12, Some(4)),
-        IpAddr::V6(_) => (20, None),
-    };
+    }
+    // The last word of the source, or of the destination.
+    let client = header.len() - 4 - if class.is_answer() { 0 } else { if is_v4 { 4 } else { 16 } };
+    let network_balance = is_v4.then_some(4);
 
-    let addresses = header.len() - if vip.is_ipv4() { 8 } else { 32 };
+    let addresses = header.len() - if is_v4 { 8 } else { 32 };
     let mut pseudo = header[addresses..].to_vec();
     pseudo.extend([0, protocol(class)]);
     pseudo.extend((len as u16).to_be_bytes());
     pseudo.extend(&transport);
     let sum_at = if protocol(class) == UDP { 6 } else { 16 };
     transport[sum_at..sum_at + 2].copy_from_slice(&(!checksum::sum(&pseudo)).to_be_bytes());
-    if vip.is_ipv4() {
+    if is_v4 {
         let sum = !checksum::sum(&header);
         header[10..12].copy_from_slice(&sum.to_be_bytes());
     }
 
-    let ether_type = if vip.is_ipv4() { 0x0800 } else { 0x86dd };
+    let ether_type = if is_v4 { 0x0800 } else { 0x86dd };
     let transport_at = ETHERNET_LEN + header.len();
     let transport_balance = transport_at + if protocol(class) == UDP { UDP_LEN } else { 6 };
     Frame {
         bytes: frame(ether_type, &[&header, &transport]),
-        flow_offset: ETHERNET_LEN + source,
+        flow_offset: ETHERNET_LEN + client,
         balance_offsets: [
             network_balance.map_or(transport_balance, |at| ETHERNET_LEN + at),
             transport_balance,
@@ -110,9 +109,8 @@ fn protocol(class: Class) -> u8 {
 }
 
 /// The transport header and what follows it; checksum zero.
-fn transport(class: Class, port: u16) -> Vec<u8> {
-    let mut bytes = CLIENT_PORT.to_be_bytes().to_vec();
-    bytes.extend(port.to_be_bytes());
+fn transport(class: Class, from: u16, to: u16) -> Vec<u8> {
+    let mut bytes = [from.to_be_bytes(), to.to_be_bytes()].concat();
     let (flags, options) = match class {
         Class::V4Udp => {
             let len = BENCH_FRAME_LEN - ETHERNET_LEN - IPV4_LEN;

@@ -51,32 +51,31 @@ pub(crate) enum Error {
     },
     /// The same, by the counters.
     #[error(
-        "the balancer counted {found} forwarded packets of the class {class}, not {expected}: the \
+        "the balancer counted {found} packets sent of the class {class}, not {expected}: the \
          benchmark is wrong, and its figures would be, too; please report it"
     )]
     WrongCount {
         /// The class's name.
         class: &'static str,
-        /// Packets that it must forward.
+        /// Packets that it must send.
         expected: u64,
-        /// Packets that it forwarded.
+        /// Packets that it sent.
         found: u64,
     },
 }
 
-/// Measures all cases, and says after each how many of how many are done.
+/// Measures cases, and says before each how many are done.
 pub(crate) fn all(
     bench: &mut Bench,
+    cases: &[Case],
     effort: Effort,
-    progress: impl Fn(usize, usize),
+    progress: impl Fn(usize),
 ) -> Result<Vec<Measured>, Error> {
-    let cases = class::cases();
     let mut all = Vec::new();
     for (done, case) in cases.iter().enumerate() {
-        progress(done, cases.len());
+        progress(done);
         all.extend(self::case(bench, case, effort)?);
     }
-    progress(cases.len(), cases.len());
     Ok(all)
 }
 
@@ -110,7 +109,7 @@ fn case(bench: &mut Bench, case: &Case, effort: Effort) -> Result<Vec<Measured>,
     if class::is_compared(case) && case.flows == Some(1) {
         age(bench, case.class)?;
     }
-    let forwarded_before = bench.forwarded()?;
+    let sent_before = bench.sent()?;
     for round in 0..=effort.rounds {
         for (program, costs) in programs.iter().zip(&mut costs) {
             let with = run(bench, *program, case, effort.packets)?;
@@ -120,7 +119,7 @@ fn case(bench: &mut Bench, case: &Case, effort: Effort) -> Result<Vec<Measured>,
             }
         }
     }
-    let found = bench.forwarded()? - forwarded_before;
+    let found = bench.sent()? - sent_before;
     let driven = u64::from(effort.packets) * (u64::from(effort.rounds) + 1);
     let expected = if case.class.is_ours() { driven } else { 0 };
     if found != expected {

@@ -8,6 +8,7 @@ mod class;
 mod frame;
 mod machine;
 mod measure;
+mod network;
 mod report;
 mod scene;
 mod show;
@@ -65,10 +66,19 @@ pub fn run(args: &BenchArgs, json: bool) -> anyhow::Result<u8> {
 fn report(effort: Effort, progress: impl Fn(usize, usize)) -> anyhow::Result<Report> {
     let memory = memory()?;
     let ring_build = ring_build();
-    let (plane, actual) = filled(&scene::desired())?;
-    let mut bench = Bench::open(plane, &actual)?;
+    let ifindex = network::enter()?;
+    let (direct, answered) = (class::direct(), class::answered());
+    let cases = direct.len() + answered.len();
+    let (plane, actual) = filled(&scene::direct())?;
+    let mut bench = Bench::open(plane, &actual, ifindex)?;
     let machine = machine::describe(bench.cpu(), bench.is_jited()?);
-    let measured = measure::all(&mut bench, effort, progress)?;
+    let mut measured = measure::all(&mut bench, &direct, effort, |done| progress(done, cases))?;
+    bench.replace(filled(&scene::answered())?.0);
+    let done_before = direct.len();
+    measured.extend(measure::all(&mut bench, &answered, effort, |done| {
+        progress(done_before + done, cases)
+    })?);
+    progress(cases, cases);
     Ok(Report::new(machine, effort, &measured, memory, ring_build))
 }
 
@@ -99,7 +109,7 @@ fn open(capacity: Capacity) -> anyhow::Result<DataPlane> {
         flow_budget: Some(u32::MAX),
         hash_seed: 0x5eed_5eed_5eed_5eed,
         trace: false,
-        made_up_ways: true,
+        made_up_ways: false,
     })?)
 }
 

@@ -20,6 +20,9 @@ pub(crate) const RING_SIZE: u32 = 65_537;
 pub(crate) const BACKENDS: u16 = 100;
 
 const PORT: u16 = 443;
+/// The port of backends under NAT.
+const NAT_PORT: u16 = 8443;
+const CLIENT_PORT: u16 = 40_000;
 /// Last part of the VIPs that TCP packets are sent to, the first mode's.
 const FIRST_TCP_VIP: u8 = 10;
 const UDP_VIP: u8 = 20;
@@ -27,32 +30,66 @@ const MOVING_VIP: u8 = 21;
 const FIRST_IDLE_VIP: u8 = 30;
 const NOT_A_VIP: u8 = 200;
 
-/// A service for each class and mode that is measured, and others that are only there.
-pub(crate) fn desired() -> Desired {
-    let mut services = Vec::new();
-    for is_v6 in [false, true] {
-        for mode in Mode::ALL {
-            services.push((vip(is_v6, tcp_vip(mode)), Protocol::Tcp, mode));
-        }
-    }
+/// Clients' addresses but for the last word, which is the flow's: 10.0.0.1, 2001:2:0:a::a00:1, and
+/// so on.
+const CLIENTS_V4: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+const CLIENTS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 2, 0, 0xa, 0, 0, 0, 0);
+
+/// An address and port.
+pub(crate) type End = (IpAddr, u16);
+
+/// A service for each class and mode by which backends answer directly, and others that are only
+/// there.
+pub(crate) fn direct() -> Desired {
+    let mut services = tcp_services(&Mode::DIRECT);
     services.push((vip(false, UDP_VIP), Protocol::Udp, Mode::Ipip));
     services.push((vip(false, MOVING_VIP), Protocol::Tcp, Mode::Ipip));
-    let idle = (SERVICES - services.len()) as u8;
-    services
-        .extend((0..idle).map(|n| (vip(n % 2 == 1, FIRST_IDLE_VIP + n), Protocol::Tcp, Mode::L2)));
-    let services = services.into_iter().zip(0..);
-    let mut desired = Desired {
-        services: services
-            .map(|((vip, protocol, mode), n)| service(n, vip, protocol, mode))
-            .collect(),
-    };
+    let mut desired = filled_up(services);
     let moving = vip(false, MOVING_VIP);
     desired.services.iter_mut().filter(|s| s.key.vip == moving).for_each(move_all);
     desired
 }
 
-/// Address and port that a case's packets are sent to.
-pub(crate) fn destination(case: &Case) -> (IpAddr, u16) {
+/// The same for those by which backends answer through the balancer.
+pub(crate) fn answered() -> Desired {
+    filled_up(tcp_services(&[Mode::Nat]))
+}
+
+type Served = (IpAddr, Protocol, Mode);
+
+fn tcp_services(modes: &[Mode]) -> Vec<Served> {
+    let of_family =
+        |is_v6| modes.iter().map(move |mode| (vip(is_v6, tcp_vip(*mode)), Protocol::Tcp, *mode));
+    of_family(false).chain(of_family(true)).collect()
+}
+
+/// With as many more as make [`SERVICES`].
+fn filled_up(mut services: Vec<Served>) -> Desired {
+    let idle = (SERVICES - services.len()) as u8;
+    services
+        .extend((0..idle).map(|n| (vip(n % 2 == 1, FIRST_IDLE_VIP + n), Protocol::Tcp, Mode::L2)));
+    let services = services.into_iter().zip(0..);
+    Desired {
+        services: services
+            .map(|((vip, protocol, mode), n)| service(n, vip, protocol, mode))
+            .collect(),
+    }
+}
+
+/// Where a case's packets come from, and where they go.
+pub(crate) fn ends(case: &Case) -> (End, End) {
+    let is_v6 = case.class.is_v6();
+    let clients = if is_v6 { CLIENTS_V6.into() } else { CLIENTS_V4.into() };
+    let client = (clients, CLIENT_PORT);
+    if case.class.is_answer() {
+        // Of the first service of its family.
+        let key = backend(is_v6.into(), 1, is_v6, Mode::Nat).key;
+        return ((key.address, NAT_PORT), client);
+    }
+    (client, destination(case))
+}
+
+fn destination(case: &Case) -> End {
     let last = match (case.class, case.mode) {
         (Class::V4Udp, _) => UDP_VIP,
         (Class::Moving, _) => MOVING_VIP,
@@ -115,7 +152,7 @@ fn backend(service: u8, number: u8, vip_is_v6: bool, mode: Mode) -> Backend {
         Ipv4Addr::new(198, 18, 255, 1).into()
     };
     Backend {
-        key: BackendKey { address, port: None },
+        key: BackendKey { address, port: (mode == Mode::Nat).then_some(NAT_PORT) },
         weight: 100,
         live_permille: 1000,
         counted: true,
@@ -136,16 +173,27 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::bench::class::cases;
+    use crate::bench::class;
 
     #[test]
     fn every_case_meets_the_service_that_it_means() {
-        let desired = desired();
+        meet(&direct(), class::direct());
+        meet(&answered(), class::answered());
+    }
+
+    fn meet(desired: &Desired, cases: Vec<Case>) {
         assert_eq!(desired.services.len(), SERVICES);
         let vips: HashSet<_> = desired.services.iter().map(|service| service.key.vip).collect();
         assert_eq!(vips.len(), SERVICES);
-        for case in cases() {
-            let (vip, port) = destination(&case);
+        for case in cases {
+            let ((source, source_port), (vip, port)) = ends(&case);
+            if case.class.is_answer() {
+                let key = BackendKey { address: source, port: Some(source_port) };
+                let mut from =
+                    desired.services.iter().filter(|s| s.key.vip.is_ipv6() == source.is_ipv6());
+                assert!(from.any(|s| s.backends.iter().any(|b| b.key == key)), "{case:?}");
+                continue;
+            }
             let key = ServiceKey { vip, port: Some(port), protocol: case.class.protocol() };
             let service = desired.services.iter().find(|service| service.key == key);
             assert_eq!(service.is_some(), case.class.is_ours(), "{case:?}");

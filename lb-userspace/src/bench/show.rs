@@ -123,7 +123,10 @@ fn packets(class: Class) -> &'static str {
         Class::V6Tcp => "IPv6 TCP",
         Class::NewFlows => "new flows",
         Class::SynFlood => "SYN flood",
+        Class::V4Answers => "IPv4 TCP, answers",
+        Class::V6Answers => "IPv6 TCP, answers",
         Class::NotOurs => "not ours",
+        Class::NoAnswer => "not ours beside nat",
         Class::Arp => "ARP",
     }
 }

@@ -13,6 +13,8 @@ const ESTABLISHED: [(u32, f64, f64); 3] =
 const V6_BY_V4: f64 = 1.2;
 /// GUE by IP in IP.
 const GUE_BY_IPIP: f64 = 1.15;
+/// NAT by IP in IP, there and back.
+const NAT_BY_IPIP: f64 = 1.2;
 
 /// Building a ring of 1,000 backends and 65,537 slots: ms.
 pub(crate) const RING_BUILD_MS: f64 = 30.0;
@@ -22,12 +24,15 @@ pub(crate) const MAP_BYTES: u64 = 64 << 20;
 /// The most that a case shall cost, in ns. `measured` gives another case's median.
 ///
 /// IPv6 packets are measured by IPv4 packets over IPv4, whatever carries them, and GUE by IP in IP
-/// of the same packets; where both hold, the lower one.
+/// of the same packets; where both hold, the lower one. NAT is measured by IP in IP alone, of the
+/// same packets, or of those that are answered.
 pub(crate) fn ns(case: &Case, measured: impl Fn(&Case) -> Option<f64>) -> Option<f64> {
     let mode = match case.class {
-        Class::NotOurs | Class::Arp => return Some(NOT_OURS_NS),
+        Class::NotOurs | Class::NoAnswer | Class::Arp => return Some(NOT_OURS_NS),
         Class::NewFlows | Class::SynFlood => return Some(NEW_NS),
         Class::Moving => return None,
+        Class::V4Answers => return by_nat(&Case { class: Class::V4Tcp, ..*case }, measured),
+        Class::V6Answers => return by_nat(&Case { class: Class::V6Tcp, ..*case }, measured),
         Class::V4Tcp | Class::V4Udp | Class::V6Tcp => case.mode?,
     };
     let (over_v4, over_ipip) = match mode {
@@ -36,6 +41,7 @@ pub(crate) fn ns(case: &Case, measured: impl Fn(&Case) -> Option<f64>) -> Option
         Mode::Ipip6 => (Mode::Ipip, None),
         Mode::Gue => (Mode::Gue, Some(Mode::Ipip)),
         Mode::Gue6 => (Mode::Gue, Some(Mode::Ipip6)),
+        Mode::Nat => return by_nat(case, measured),
     };
     let by_v4 = case.class.is_v6().then(|| {
         let other = Case { class: Class::V4Tcp, mode: Some(over_v4), ..*case };
@@ -48,6 +54,11 @@ pub(crate) fn ns(case: &Case, measured: impl Fn(&Case) -> Option<f64>) -> Option
         (Some(one), None) | (None, Some(one)) => Some(one),
         (None, None) => established(case).map(|(ns, _)| ns),
     }
+}
+
+/// The most that NAT shall cost, there or back.
+fn by_nat(there: &Case, measured: impl Fn(&Case) -> Option<f64>) -> Option<f64> {
+    measured(&Case { mode: Some(Mode::Ipip), ..*there }).map(|ns| ns * NAT_BY_IPIP)
 }
 
 /// The most that a case shall cost as a part of `classic`'s cost.
@@ -84,6 +95,9 @@ mod tests {
         assert_eq!(target(Class::V4Tcp, 1 << 20, Mode::Ipip6), 115.0);
         assert_eq!(target(Class::V4Tcp, 1, Mode::Gue), 50.0 * 1.15);
         assert_eq!(target(Class::V6Tcp, 1, Mode::Ipip6), 50.0 * 1.2);
+        for class in [Class::V4Tcp, Class::V4Answers, Class::V6Tcp, Class::V6Answers] {
+            assert_eq!(target(class, 1, Mode::Nat), 50.0 * 1.2);
+        }
         // By IPv4: 96; by IP in IP: 57.5, or over IPv6 115.
         assert_eq!(target(Class::V6Tcp, 1, Mode::Gue), 50.0 * 1.15);
         assert_eq!(target(Class::V6Tcp, 1, Mode::Gue6), 80.0 * 1.2);

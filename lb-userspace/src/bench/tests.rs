@@ -48,9 +48,17 @@ fn driven_packets_are_valid_before_and_after_the_balancer() {
     if !may_run("driven_packets_are_valid_before_and_after_the_balancer") {
         return;
     }
-    let (plane, actual) = filled(&scene::desired()).unwrap();
-    let mut bench = Bench::open(plane, &actual).unwrap();
-    for case in cases().iter().filter(|case| case.class != Class::Arp) {
+    let ifindex = network::enter().unwrap();
+    let (plane, actual) = filled(&scene::direct()).unwrap();
+    let mut bench = Bench::open(plane, &actual, ifindex).unwrap();
+    let classic = [UnderTest::Balancer, UnderTest::Classic];
+    drive(&mut bench, &class::direct(), &classic);
+    bench.replace(filled(&scene::answered()).unwrap().0);
+    drive(&mut bench, &class::answered(), &[UnderTest::Balancer]);
+}
+
+fn drive(bench: &mut Bench, cases: &[Case], programs: &[UnderTest]) {
+    for case in cases.iter().filter(|case| case.class != Class::Arp) {
         let plan = frame::plan(case);
         let driven = bench.drive(UnderTest::Empty, &plan, 7).unwrap();
         assert_eq!(driven.action, Action::Pass);
@@ -58,13 +66,17 @@ fn driven_packets_are_valid_before_and_after_the_balancer() {
         if !case.class.is_ours() {
             continue;
         }
-        for program in [UnderTest::Balancer, UnderTest::Classic] {
-            let sent = bench.drive(program, &plan, 7).unwrap();
+        for program in programs {
+            let sent = bench.drive(*program, &plan, 7).unwrap();
             assert_eq!(sent.action, Action::Tx, "{program:?} {case:?}");
             let outer = outer_len(case);
             assert_eq!(sent.frame.len(), driven.frame.len() + outer, "{program:?} {case:?}");
-            // The MAC addresses of a backend in place, and the packet behind the outer header.
-            assert_eq!(sent.frame[..4], [2, 0, 0, 1], "{program:?} {case:?}");
+            // The MAC addresses in place, and the packet behind the outer header.
+            let next_hop = if case.class.is_answer() { 0xc } else { 1 };
+            assert_eq!(sent.frame[..4], [2, 0, 0, next_hop], "{program:?} {case:?}");
+            if case.mode == Some(Mode::Nat) {
+                assert_ne!(sent.frame[14..], driven.frame[14..], "{program:?} {case:?}");
+            }
             let inner = [&driven.frame[..14], &sent.frame[14 + outer..]].concat();
             assert_valid(&inner);
         }
@@ -73,7 +85,7 @@ fn driven_packets_are_valid_before_and_after_the_balancer() {
 
 fn outer_len(case: &Case) -> usize {
     match case.mode {
-        None | Some(Mode::L2) => 0,
+        None | Some(Mode::L2 | Mode::Nat) => 0,
         Some(Mode::Ipip) => 20,
         Some(Mode::Ipip6) => 40,
         Some(Mode::Gue) => 32,

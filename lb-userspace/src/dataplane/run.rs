@@ -58,15 +58,12 @@ impl DataPlane {
             return Err(Error::FrameTooLong { len: frame.len(), limit: MAX_FRAME });
         }
         self.set_trace(TraceRecord::default())?;
-        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, and the egress
-        // interface, of which only a program behind a redirect knows.
-        let fields = [0, frame.len() as u32, 0, ingress_ifindex.unwrap_or(0), 0, 0];
-        let context: Vec<u8> = fields.iter().flat_map(|field| field.to_ne_bytes()).collect();
+        let context = ingress_ifindex.map(|ifindex| context(frame.len(), ifindex));
         let mut out = vec![0; frame.len() + GROWTH];
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.data_out = Some(&mut out);
-        options.ctx_in = ingress_ifindex.map(|_| context.as_slice());
+        options.ctx_in = context.as_deref();
         let result =
             self.program.xdp()?.test_run(options).map_err(|error| run_error(frame.len(), error))?;
         out.truncate(result.data_size_out as usize);
@@ -87,6 +84,14 @@ impl DataPlane {
             .set(0, Value(record), 0)
             .map_err(|error| Error::library("clear the map trace", error))
     }
+}
+
+/// What the kernel is told of a frame that seems to come in by an interface.
+pub(super) fn context(len: usize, ingress_ifindex: u32) -> Vec<u8> {
+    // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, and the egress
+    // interface, of which only a program behind a redirect knows.
+    let fields = [0, len as u32, 0, ingress_ifindex, 0, 0];
+    fields.iter().flat_map(|field| field.to_ne_bytes()).collect()
 }
 
 fn run_error(len: usize, error: ProgramError) -> Error {

@@ -65,6 +65,8 @@ pub(crate) struct Bench {
     plane: DataPlane,
     under_test: ProgramArray<MapData>,
     plan: Array<MapData, Value<BenchPlan>>,
+    /// The interface that packets seem to come in by.
+    ifindex: u32,
     /// The CPU that everything is measured on.
     cpu: usize,
     /// Packets driven so far, so that no flow that shall be new comes twice.
@@ -73,11 +75,12 @@ pub(crate) struct Bench {
 
 impl Bench {
     /// Loads the benchmark's programs beside a balancer, and gives the reference with a connection
-    /// table the services, rings and backends that the balancer has: `actual`.
+    /// table the services, rings and backends that the balancer has: `actual`. Packets will seem to
+    /// come in by the interface `ifindex`, which must be up.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub(crate) fn open(plane: DataPlane, actual: &Actual) -> Result<Self, Error> {
+    pub(crate) fn open(plane: DataPlane, actual: &Actual, ifindex: u32) -> Result<Self, Error> {
         let cpu = sys::stay_on_one_cpu()
             .map_err(|error| Error::kernel("keep the measurement on one CPU", error))?;
         let mut loader = EbpfLoader::new();
@@ -92,7 +95,12 @@ impl Bench {
         classic::fill(&mut object, actual, cpu)?;
         let under_test = take(&mut object, "under_test")?;
         let plan = take(&mut object, "plan")?;
-        Ok(Self { object, plane, under_test, plan, cpu, driven: 0 })
+        Ok(Self { object, plane, under_test, plan, ifindex, cpu, driven: 0 })
+    }
+
+    /// Puts another balancer in the place of the one that is under test.
+    pub(crate) fn replace(&mut self, plane: DataPlane) {
+        self.plane = plane;
     }
 
     /// Runs so many packets of a plan through a program, on the CPU that this is called on.
@@ -116,8 +124,10 @@ impl Bench {
         self.driven = self.driven.wrapping_add(packets);
 
         let mut frame = vec![0; BENCH_FRAME_LEN + GROWTH];
+        let context = run::context(BENCH_FRAME_LEN, self.ifindex);
         let mut options = TestRunOptions::new();
         options.data_in = Some(&plan.frame);
+        options.ctx_in = Some(&context);
         options.data_out = Some(&mut frame);
         options.repeat = packets;
         let driver = xdp(&self.object, "drive")?;
@@ -141,12 +151,13 @@ impl Bench {
         self.cpu
     }
 
-    /// Packets that the balancer has forwarded since it was loaded.
+    /// Packets that the balancer has sent since it was loaded, to backends and to clients.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub(crate) fn forwarded(&self) -> Result<u64, Error> {
-        Ok(self.plane.counters()?.backends.values().map(|backend| backend.packets).sum())
+    pub(crate) fn sent(&self) -> Result<u64, Error> {
+        let backends = self.plane.counters()?.backends;
+        Ok(backends.values().map(|backend| backend.packets + backend.answers).sum())
     }
 
     /// Whether the kernel made machine code of the balancer's program.
