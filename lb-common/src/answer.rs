@@ -4,6 +4,8 @@
 //! Nothing is remembered of flows: an answer's source says whose it is, by a table in which no two
 //! services have the same, and an error's quoted packet says which flow it is about.
 
+use core::ops::Deref;
+
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
@@ -12,7 +14,7 @@ use crate::{
     layout::{ANSWERS_OF_ANY_PORT, AnswerEntry, AnswerKey, FlowKey, Kind, Sought, VipEntry, Way},
     link::{Link, MACS_LEN},
     moving,
-    network::{Address, Network, TCP, Transport, UDP},
+    network::{Address, Network, TCP, Transport, UDP, words},
     packet::{Buffer, Packet},
     quoted::IcmpError,
     select,
@@ -121,10 +123,12 @@ pub fn from_backend<N: Network, B: Buffer>(
         return refused(reason);
     }
     let way = match way_of(&frame, &entry, &entry.vip, packet.ingress_ifindex(), ways) {
-        Ok(Some(way)) => way,
-        Ok(None) => return Packed::PASS,
+        Ok(way) => way,
         Err(reason) => return refused(reason),
     };
+    if header.total_len() > way.mtu as usize {
+        return too_long(header, who);
+    }
     let headers = translate::headers(*link, transport.offset, transport.protocol);
     let to = becomes(&entry);
     let written = packet
@@ -168,10 +172,12 @@ fn error_about_forwarded<N: Network, B: Buffer>(
     let is_backend = same(&source, &backend);
     let leaves_as = if is_backend { entry.vip } else { source };
     let way = match way_of(frame, &entry, &leaves_as, packet.ingress_ifindex(), ways) {
-        Ok(Some(way)) => way,
-        Ok(None) => return Packed::PASS,
+        Ok(way) => way,
         Err(reason) => return refused(reason),
     };
+    if header.total_len() > way.mtu as usize {
+        return too_long(header, who);
+    }
     let to = becomes(&entry);
     let outside = if is_backend { to.difference } else { 0 };
     let network = frame.link.tags.link_len();
@@ -264,15 +270,20 @@ fn error_about_answer<N: Network, B: Buffer>(
 
 /// What becomes of answers from an address and port.
 #[inline(always)]
-fn entry(address: &Address, port: u16, protocol: u8, tables: &impl Tables) -> Option<AnswerEntry> {
-    if let Some(entry) = tables.answer(&AnswerKey::new(*address, port, protocol)) {
-        return Some(*entry);
+fn entry(
+    address: &Address,
+    port: u16,
+    protocol: u8,
+    tables: &impl Tables,
+) -> Option<impl Deref<Target = AnswerEntry>> {
+    if let Some(entry) = tables.answer(AnswerKey::new(*address, port, protocol)) {
+        return Some(entry);
     }
     let directory = tables.directory()?;
     if select::InForce::of(directory).answers() & u32::from(ANSWERS_OF_ANY_PORT) == 0 {
         return None;
     }
-    tables.answer(&AnswerKey::new(*address, 0, protocol)).map(|entry| *entry)
+    tables.answer(AnswerKey::new(*address, 0, protocol))
 }
 
 #[inline(always)]
@@ -280,8 +291,7 @@ fn becomes(entry: &AnswerEntry) -> Becomes<'_> {
     Becomes { address: &entry.vip, difference: entry.difference, port: entry.port }
 }
 
-/// The way to the client. `None` where it takes no packet as long as this one, and the kernel tells
-/// who sent it so, in its own terms: it gets the packet as it came.
+/// The way to the client.
 #[inline(always)]
 fn way_of<N: Network>(
     frame: &Frame<N>,
@@ -289,14 +299,20 @@ fn way_of<N: Network>(
     source: &Address,
     ingress_ifindex: u32,
     ways: &impl Ways,
-) -> Result<Option<Way>, DropReason> {
-    let client = frame.header.destination_address();
+) -> Result<Way, DropReason> {
+    let client = words(frame.header.destination_address());
     let sought = Sought { client, service: entry.service, ingress_ifindex };
-    let way = ways.way(Request { sought: &sought, source, family: N::FAMILY })?;
-    if frame.header.total_len() > way.mtu as usize {
-        return if frame.header.is_kept_whole() { Ok(None) } else { Err(DropReason::TooBig) };
+    ways.way(Request { sought: &sought, source, family: N::FAMILY })
+}
+
+/// What becomes of a packet that is longer than its way takes. Where it may not be fragmented, the
+/// kernel tells who sent it so, in its own terms: it gets the packet as it came.
+#[inline(always)]
+fn too_long<N: Network>(header: &N, who: (ServiceId, BackendId)) -> Packed {
+    if header.is_kept_whole() {
+        return Packed::PASS;
     }
-    Ok(Some(way))
+    Packed::refused(DropReason::TooBig, who.0, who.1)
 }
 
 /// What [`flow::flags`] checks of packets of every protocol.

@@ -57,14 +57,23 @@ pub type Address = [u8; 16];
 /// An IPv4 address in 16 bytes.
 #[inline(always)]
 pub const fn mapped(address: [u8; 4]) -> Address {
-    let [a, b, c, d] = address;
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+    // As one number: bytes would be put together one by one, behind a call that clears them.
+    (0xffff_0000_0000 | u32::from_be_bytes(address) as u128).to_be_bytes()
 }
 
 /// Whether 16 bytes hold an IPv4 address.
 #[inline(always)]
 pub const fn is_mapped(address: &Address) -> bool {
     u128::from_be_bytes(*address) >> 32 == 0xffff
+}
+
+/// An address in words, as they lie in memory and in the packet: bytes would be copied one by one.
+#[inline(always)]
+pub const fn words(address: Address) -> [u32; 4] {
+    let address = u128::from_ne_bytes(address);
+    let (low, high) = (address as u64, (address >> 64) as u64);
+    let [a, b, c, d] = [low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32];
+    if cfg!(target_endian = "little") { [a, b, c, d] } else { [d, c, b, a] }
 }
 
 /// A network header.
@@ -351,11 +360,4 @@ impl Network for Ipv6Hdr {
 #[inline(always)]
 fn header_len(header: &Ipv4Hdr) -> usize {
     usize::from(header.vihl & 0x0f) * 4
-}
-
-/// An address in words, as they lie in the packet.
-#[inline(always)]
-fn words(address: [u8; 16]) -> [u32; 4] {
-    let address = u128::from_ne_bytes(address);
-    [address as u32, (address >> 32) as u32, (address >> 64) as u32, (address >> 96) as u32]
 }

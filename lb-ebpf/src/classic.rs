@@ -16,10 +16,10 @@ use lb_common::{
     hash::{KeySource, reduce},
     layout::{
         BackendCounters, BackendRecord, ClassicConnection, ClassicFlow, ClassicService, ClassicVip,
-        Slot, classic_address,
+        Slot,
     },
     link::{Link, NetworkProtocol},
-    network::{Network, UDP},
+    network::{Network, UDP, words},
     packet::Packet,
     rewrite::{self, Inner},
     verdict::DropReason,
@@ -91,10 +91,10 @@ fn journey<N: Network>(packet: Packet<XdpBuffer<'_>>, link: Link) -> Result<bool
     let flags = flow::flags(&packet, offset, &header, transport)?;
     let flow = Flow { protocol: transport.protocol, ports, flags };
 
-    let destination = classic_address(header.destination_address());
+    let destination = words(header.destination_address());
     let Some(service) = service(destination, &flow) else { return Ok(false) };
     let key = ClassicFlow {
-        source: classic_address(header.source_address()),
+        source: words(header.source_address()),
         destination,
         ports,
         protocol: flow.protocol.into(),

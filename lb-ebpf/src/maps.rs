@@ -143,7 +143,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn answer(&self, key: &AnswerKey) -> Option<impl Deref<Target = AnswerEntry>> {
+    fn answer(&self, key: AnswerKey) -> Option<impl Deref<Target = AnswerEntry>> {
         // SAFETY: an element is never changed in its place, and stays for as long as the run.
         unsafe { ANSWERS.get(key) }
     }

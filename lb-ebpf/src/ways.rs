@@ -1,4 +1,4 @@
-//! The ways back to clients: the kernel's routes and neighbours, remembered for a second.
+//! The ways back to clients: the kernel's routes and neighbours, remembered for a moment.
 
 use core::mem::offset_of;
 
@@ -9,19 +9,16 @@ use aya_ebpf::{
         bpf_fib_lookup as FibLookup, xdp_md,
     },
     btf_maps::{Array, PerCpuArray, RingBuf},
-    helpers::generated::bpf_fib_lookup,
+    helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns},
     macros::btf_map,
     programs::XdpContext,
 };
 use lb_common::{
     answer::{Request, Ways},
-    layout::{FAMILY_V4, Sought, UnresolvedClient, WAYS, Way, WayEntry},
-    network::{Address, mapped},
-    tables::Tables as _,
+    layout::{FAMILY_V4, MOMENT_SHIFT, Sought, UnresolvedClient, WAYS, Way, WayEntry, other_place},
+    network::{Address, mapped, words},
     verdict::DropReason,
 };
-
-use crate::maps::Maps;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -49,11 +46,10 @@ impl Ways for KernelWays<'_> {
     #[inline(always)]
     fn way(&self, request: Request<'_>) -> Result<Way, DropReason> {
         let Request { sought, source, family } = request;
-        if let Some(place) = REMEMBERED.get_ptr_mut(sought.place()) {
-            // SAFETY: an entry of the map, of which each word is read once.
-            if let Some(way) = unsafe { &*place }.way(sought, Maps.now()) {
-                return Ok(way);
-            }
+        if let Some(entry) = REMEMBERED.get(sought.place())
+            && let Some(way) = entry.way(sought, moment())
+        {
+            return Ok(way);
         }
         let reason = ask(self.0.as_ptr().cast(), sought, source, family);
         match ANSWERED.get_ptr(0) {
@@ -66,12 +62,28 @@ impl Ways for KernelWays<'_> {
     }
 }
 
-/// Asks the kernel for a way, remembers it, and leaves it in [`ANSWERED`]. Gives the number of the
-/// reason why there is none.
+/// The kernel's clock, in moments. Not in seconds: a division costs as much as the rest of a look at
+/// what is remembered.
+#[inline(always)]
+fn moment() -> u32 {
+    // SAFETY: the helper takes nothing.
+    (unsafe { bpf_ktime_get_coarse_ns() } >> MOMENT_SHIFT) as u32
+}
+
+/// Looks in the second place, or asks the kernel for a way and remembers it, and leaves it in
+/// [`ANSWERED`]. Gives the number of the reason why there is none.
 ///
 /// Not inlined: the stack has room for the longest chain of calls alone.
 #[inline(never)]
 fn ask(context: *mut xdp_md, sought: &Sought, source: &Address, family: u8) -> u32 {
+    let (place, moment) = (sought.place(), moment());
+    let second = other_place(place);
+    if let Some(entry) = REMEMBERED.get(second)
+        && let Some(way) = entry.way(sought, moment)
+    {
+        leave(way);
+        return 0;
+    }
     let way = if MADE_UP_WAYS.load() == 0 {
         // SAFETY: integers and unions of them.
         let mut fib: FibLookup = unsafe { core::mem::zeroed() };
@@ -80,12 +92,12 @@ fn ask(context: *mut xdp_md, sought: &Sought, source: &Address, family: u8) -> u
         fib.__bindgen_anon_1.tot_len = 1;
         if family == FAMILY_V4 {
             fib.family = AF_INET;
-            fib.__bindgen_anon_3.ipv4_src = last_word(source);
-            fib.__bindgen_anon_4.ipv4_dst = last_word(&sought.client);
+            fib.__bindgen_anon_3.ipv4_src = words(*source)[3];
+            fib.__bindgen_anon_4.ipv4_dst = sought.client[3];
         } else {
             fib.family = AF_INET6;
-            fib.__bindgen_anon_3.ipv6_src = words(source);
-            fib.__bindgen_anon_4.ipv6_dst = words(&sought.client);
+            fib.__bindgen_anon_3.ipv6_src = words(*source);
+            fib.__bindgen_anon_4.ipv6_dst = sought.client;
         }
         let len = const { size_of::<FibLookup>() as i32 };
         // SAFETY: the helper takes the program's own context and parameters of that size.
@@ -101,15 +113,22 @@ fn ask(context: *mut xdp_md, sought: &Sought, source: &Address, family: u8) -> u
     } else {
         Way::MADE_UP
     };
-    if let Some(place) = REMEMBERED.get_ptr_mut(sought.place()) {
+    // Where the first place is another's of this moment, in the second.
+    let taken = REMEMBERED.get(place).is_some_and(|entry| entry.is_of(moment));
+    if let Some(entry) = REMEMBERED.get_ptr_mut(if taken { second } else { place }) {
         // SAFETY: an entry of the map. Who reads half of it finds that the seal is another's.
-        unsafe { &mut *place }.set(sought, &way, Maps.now());
+        unsafe { &mut *entry }.set(sought, &way, moment);
     }
+    leave(way);
+    0
+}
+
+#[inline(always)]
+fn leave(way: Way) {
     if let Some(answered) = ANSWERED.get_ptr_mut(0) {
         // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
         unsafe { *answered = way };
     }
-    0
 }
 
 /// What the kernel answered.
@@ -153,18 +172,6 @@ fn tell(fib: &FibLookup, family: u8) {
     let unresolved = UnresolvedClient { address, ifindex: fib.ifindex };
     // Where there is no room the agent has much to do already; another packet tells.
     let _ = UNRESOLVED.output_untyped::<UnresolvedClient>(unresolved, 0);
-}
-
-#[inline(always)]
-const fn last_word(address: &Address) -> u32 {
-    let [.., a, b, c, d] = *address;
-    u32::from_ne_bytes([a, b, c, d])
-}
-
-#[inline(always)]
-fn words(address: &Address) -> [u32; 4] {
-    // SAFETY: as many bytes, and any of them are integers.
-    unsafe { core::mem::transmute::<Address, [u32; 4]>(*address) }
 }
 
 #[inline(always)]

@@ -1,14 +1,14 @@
 //! Whose answer a packet is that comes from a backend, under `nat`.
 
 use super::Plain;
-use crate::network::Address;
+use crate::network::{Address, words};
 
 /// Where answers of a backend come from. No two services have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
 pub struct AnswerKey {
-    /// The backend's address; an IPv4 address is mapped.
-    pub address: Address,
+    /// The backend's address, an IPv4 address mapped; in [`words`].
+    pub address: [u32; 4],
     /// Its port, host order; 0 is any, for backends whose services take any port.
     pub port: u16,
     /// TCP's or UDP's number.
@@ -39,11 +39,11 @@ impl AnswerKey {
     /// From a backend's port; 0 is any.
     #[inline(always)]
     pub const fn new(address: Address, port: u16, protocol: u8) -> Self {
-        Self { address, port, protocol, reserved: 0 }
+        Self { address: words(address), port, protocol, reserved: 0 }
     }
 }
 
-// SAFETY: bytes and a word of two bytes; the assertions below leave no room for padding.
+// SAFETY: integers and an array of them; the assertions below leave no room for padding.
 unsafe impl Plain for AnswerKey {}
 // SAFETY: as above.
 unsafe impl Plain for AnswerEntry {}

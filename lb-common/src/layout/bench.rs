@@ -2,7 +2,6 @@
 //! connection table.
 
 use super::Plain;
-use crate::network::Address;
 
 /// Length in bytes of the frames that the driver writes.
 pub const BENCH_FRAME_LEN: usize = 96;
@@ -97,17 +96,6 @@ pub struct ClassicConnection {
     pub backend: u32,
     /// Padding: 0.
     pub reserved: u32,
-}
-
-/// An address in words as they lie in memory.
-#[inline(always)]
-pub const fn classic_address(address: Address) -> [u32; 4] {
-    let word = u128::from_ne_bytes(address);
-    if cfg!(target_endian = "little") {
-        [word as u32, (word >> 32) as u32, (word >> 64) as u32, (word >> 96) as u32]
-    } else {
-        [(word >> 96) as u32, (word >> 64) as u32, (word >> 32) as u32, word as u32]
-    }
 }
 
 // SAFETY: integers and arrays of them; the assertion leaves no room for padding.

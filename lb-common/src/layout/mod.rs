@@ -19,7 +19,6 @@ pub use answer::{AnswerEntry, AnswerKey};
 pub use backend::{BackendEntry, BackendRecord, Kind, OUTER_CAPACITY};
 pub use bench::{
     BENCH_FRAME_LEN, BenchPlan, ClassicConnection, ClassicFlow, ClassicService, ClassicVip,
-    classic_address,
 };
 pub use counters::BackendCounters;
 pub use directory::{
@@ -35,7 +34,7 @@ pub use next_hop::{NAMESPACES, Namespaces, NextHop};
 pub use probe::{Endpoint, ProbePort, ProbeTarget};
 pub use slot::{BACKEND_NUMBERS, Slot};
 pub use trace::TraceRecord;
-pub use way::{Sought, UnresolvedClient, WAYS, Way, WayEntry};
+pub use way::{MOMENT_SHIFT, Sought, UnresolvedClient, WAYS, Way, WayEntry, other_place};
 
 #[cfg(any(test, feature = "std"))]
 pub(crate) use directory::bucket;

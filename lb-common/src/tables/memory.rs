@@ -130,8 +130,8 @@ impl Tables for MemoryTables {
         self.flows.borrow().get(key).cloned()
     }
 
-    fn answer(&self, key: &AnswerKey) -> Option<impl Deref<Target = AnswerEntry>> {
-        self.answers.get(key)
+    fn answer(&self, key: AnswerKey) -> Option<impl Deref<Target = AnswerEntry>> {
+        self.answers.get(&key)
     }
 
     fn remember(&self, key: &FlowKey, record: FlowRecord, first: Beginning) -> bool {

@@ -39,7 +39,7 @@ pub trait Tables {
     fn flow(&self, key: &FlowKey) -> Option<impl Deref<Target = FlowPlace>>;
 
     /// What becomes of a backend's answers from there.
-    fn answer(&self, key: &AnswerKey) -> Option<impl Deref<Target = AnswerEntry>>;
+    fn answer(&self, key: AnswerKey) -> Option<impl Deref<Target = AnswerEntry>>;
 
     /// Remembers a flow, unless the budget of what its first packet is is spent, or the table
     /// full.

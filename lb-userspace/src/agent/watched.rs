@@ -74,7 +74,7 @@ impl Tables for Watched<'_> {
         Some(place)
     }
 
-    fn answer(&self, key: &AnswerKey) -> Option<impl Deref<Target = AnswerEntry>> {
+    fn answer(&self, key: AnswerKey) -> Option<impl Deref<Target = AnswerEntry>> {
         self.plane.answer(key)
     }
 

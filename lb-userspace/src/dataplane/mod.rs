@@ -382,8 +382,8 @@ impl Tables for DataPlane {
         Some(Box::new(FlowPlace::from(words.0)))
     }
 
-    fn answer(&self, key: &AnswerKey) -> Option<impl Deref<Target = AnswerEntry>> {
-        self.maps.answer(*key).map(Box::new)
+    fn answer(&self, key: AnswerKey) -> Option<impl Deref<Target = AnswerEntry>> {
+        self.maps.answer(key).map(Box::new)
     }
 
     fn remember(&self, _: &FlowKey, _: FlowRecord, _: Beginning) -> bool {

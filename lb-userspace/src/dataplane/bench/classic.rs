@@ -7,11 +7,8 @@ use aya::{
 };
 use aya_obj::generated::bpf_map_type;
 use lb_common::{
-    layout::{
-        BackendRecord, ClassicConnection, ClassicFlow, ClassicService, ClassicVip, Slot,
-        classic_address,
-    },
-    network::{TCP, UDP},
+    layout::{BackendRecord, ClassicConnection, ClassicFlow, ClassicService, ClassicVip, Slot},
+    network::{TCP, UDP, words},
 };
 
 use super::{Error, Value, take};
@@ -49,7 +46,7 @@ pub(super) fn fill(object: &mut Ebpf, actual: &Actual, cpu: usize) -> Result<(),
     for (number, service) in (0..).zip(actual.services.values()) {
         let (key, ring_start) = (service.entry.key, service.entry.ring_start);
         let vip = ClassicVip {
-            address: classic_address(address_bytes(key.vip)),
+            address: words(address_bytes(key.vip)),
             port: key.port.unwrap_or(0),
             protocol: match key.protocol {
                 Protocol::Tcp => TCP.into(),
