@@ -216,7 +216,8 @@ impl Agent {
             })?;
         }
         if left && !self.is_draining(name, key) {
-            let news = News::new(EventKind::BackendUndrained, Cause::Discovery, "it registers anew");
+            let news =
+                News::new(EventKind::BackendUndrained, Cause::Discovery, "it registers anew");
             self.event(news.about(name, key).became("draining", "serving").by(by));
         }
         let refused = self.effective.refused.get(name).into_iter().flatten();

@@ -1,6 +1,7 @@
 //! One request to an agent's door, over a connection of its own.
 
 use std::{
+    error::Error as _,
     fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -27,7 +28,7 @@ use tokio::{
 use tokio_rustls::{
     TlsConnector,
     rustls::{
-        ClientConfig,
+        self, ClientConfig,
         crypto::ring,
         pki_types::{PrivateKeyDer, ServerName, pem::PemObject as _},
     },
@@ -69,7 +70,19 @@ pub(super) enum Failure {
 
 impl From<hyper::Error> for Failure {
     fn from(error: hyper::Error) -> Self {
-        Self::Garbled(error.to_string())
+        let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
+        let io = causes.find_map(|cause| cause.downcast_ref::<io::Error>());
+        // By TLS 1.3 the agent judges a client's certificate after the client's first request.
+        match io.and_then(io::Error::get_ref).and_then(|cause| cause.downcast_ref()) {
+            Some(rustls::Error::AlertReceived(alert)) => Self::Refused(format!(
+                "it ended the handshake ({alert:?}): its client_ca must have signed this backend's \
+                 certificate, and --cert name that"
+            )),
+            _ => match io {
+                Some(io) => Self::Garbled(io.to_string()),
+                None => Self::Garbled(error.to_string()),
+            },
+        }
     }
 }
 

@@ -14,5 +14,5 @@ pub use program::{Output, Program};
 pub use replay::{Outcome, Replayed, replay, replay_file};
 pub use settings::{
     AgentCheck, Api, Backend, Discovery, Forward, Health, Load, Protocol, Register, Service,
-    Settings,
+    Settings, Tls,
 };

@@ -62,7 +62,22 @@ pub struct Register {
     /// Where the agent listens.
     pub listen: SocketAddr,
     /// The file of the token.
-    pub token_file: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// The files of its certificate and key, and of the authority of the clients' ones.
+    #[serde(flatten)]
+    pub tls: Option<Tls>,
+}
+
+/// Where registrations come by HTTPS, with certificates on both sides.
+#[derive(Clone, Debug, Serialize)]
+pub struct Tls {
+    /// The agent's certificate.
+    pub tls_cert: PathBuf,
+    /// Its key.
+    pub tls_key: PathBuf,
+    /// Whoever signed the clients' certificates.
+    pub client_ca: PathBuf,
 }
 
 /// How packets travel to a backend.

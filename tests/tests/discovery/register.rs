@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 use xlb_tests::clients::http;
 use xlb_tests::clients::stream::Streams;
@@ -15,7 +16,7 @@ use xlb_tests::lab::{Family, Topology};
 use xlb_tests::process::Process;
 use xlb_tests::scene::{Scene, WEB};
 use xlb_tests::servers::HTTP_PORT;
-use xlb_tests::xlb::{Agent, Api, Discovery, Forward, Program, Register, Settings};
+use xlb_tests::xlb::{Agent, Api, Discovery, Forward, Program, Register, Settings, Tls};
 use xlb_tests::{need_root, scratch, wait};
 
 use super::{SOON, discovery, origins};
@@ -50,10 +51,30 @@ impl World {
         settings.services[0].discovery =
             Some(Discovery { kind: "register".into(), ..Discovery::default() });
         settings.services[0].tcp_idle = Some("2s".into());
-        let register = Register { listen: self.door(), token_file: self.token_file() };
-        settings.api =
-            Some(Api { socket: PathBuf::new(), metrics: None, register: Some(register) });
-        settings
+        self.opened(settings, Some(self.token_file()), None)
+    }
+
+    /// The same with another lock at the door.
+    fn opened(
+        &self,
+        settings: Settings,
+        token_file: Option<PathBuf>,
+        tls: Option<Tls>,
+    ) -> Settings {
+        let register = Some(Register { listen: self.door(), token_file, tls });
+        let api = Some(Api { socket: PathBuf::new(), metrics: None, register });
+        Settings { api, ..settings }
+    }
+
+    /// Runs `xlb register` with a certificate instead of a token; `ca` is who may have signed the
+    /// agent's.
+    fn register_with(&self, backend: usize, ca: &Path, own: &Papers) -> Result<Process> {
+        let host = &self.scene.lab.backends[backend];
+        let mut command = host.namespace.command(Program::find()?.path());
+        command.args(["register", "--service", WEB, "--ttl", "2s"]);
+        command.arg("--agent").arg(format!("https://{}", self.door()));
+        command.arg("--ca").arg(ca).arg("--cert").arg(&own.certificate).arg("--key").arg(&own.key);
+        Process::start(&format!("xlb register on {}", host.name), &mut command)
     }
 
     fn register(&self, backend: usize, options: &[&str]) -> Result<Process> {
@@ -67,6 +88,41 @@ impl World {
         command.arg("--agent").arg(format!("http://{}", self.door()));
         command.arg("--token-file").arg(token).args(options);
         Process::start(&format!("xlb register on {}", host.name), &mut command)
+    }
+}
+
+/// A certificate and its key.
+struct Papers {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+/// Somebody who signs certificates.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    certificate: PathBuf,
+}
+
+impl Authority {
+    fn new(directory: &Path, name: &str) -> Result<Self> {
+        let mut parameters = CertificateParams::default();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(parameters, KeyPair::generate()?)?;
+        let certificate = directory.join(format!("{name}.pem"));
+        fs::write(&certificate, issuer.pem())?;
+        Ok(Self { issuer, certificate })
+    }
+
+    fn sign(&self, directory: &Path, name: &str, address: IpAddr) -> Result<Papers> {
+        let key = KeyPair::generate()?;
+        let parameters = CertificateParams::new(vec![address.to_string()])?;
+        let papers = Papers {
+            certificate: directory.join(format!("{name}.pem")),
+            key: directory.join(format!("{name}.key")),
+        };
+        fs::write(&papers.certificate, parameters.signed_by(&key, &self.issuer)?.pem())?;
+        fs::write(&papers.key, key.serialize_pem())?;
+        Ok(papers)
     }
 }
 
@@ -138,6 +194,40 @@ fn a_server_that_leaves_breaks_no_connection() -> Result<()> {
     let status = third.wait(Duration::from_secs(60))?;
     ensure!(status.success() && third.log().contains("left"), "{status}: {}", third.log());
     Ok(())
+}
+
+#[test]
+fn certificates_on_both_sides_stand_for_a_token() -> Result<()> {
+    need_root!();
+    let world = World::new(3)?;
+    let (scene, files) = (&world.scene, world.files.path());
+    let (ours, another) = (Authority::new(files, "ours")?, Authority::new(files, "another")?);
+    let door = world.door().ip();
+    let server = ours.sign(files, "server", door)?;
+    let client = ours.sign(files, "client", door)?;
+    let stranger = another.sign(files, "stranger", door)?;
+    let tls = Tls {
+        tls_cert: server.certificate,
+        tls_key: server.key,
+        client_ca: ours.certificate.clone(),
+    };
+    let settings = world.opened(world.settings(), None, Some(tls));
+    let agent = Agent::start(&scene.lab.balancer.namespace, &settings)?;
+
+    let mut first = world.register_with(0, &ours.certificate, &client)?;
+    let _second = world.register_with(1, &ours.certificate, &client)?;
+    scene.served_by(V4, &["b1", "b2"])?;
+    // Who isn't believed is told so, on either side.
+    for (ca, own) in [(&ours.certificate, &stranger), (&another.certificate, &client)] {
+        let third = world.register_with(2, ca, own)?;
+        said(&third, "refused")?;
+        said(&third, "certificate")?;
+    }
+    ensure!(origins(&agent, WEB)?.len() == 2, "{:?}", origins(&agent, WEB)?);
+    first.signal(Signal::SIGTERM)?;
+    let status = first.wait(Duration::from_secs(60))?;
+    ensure!(status.success() && first.log().contains("left"), "{status}: {}", first.log());
+    scene.served_by(V4, &["b2"])
 }
 
 #[test]
