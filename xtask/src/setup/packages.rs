@@ -99,6 +99,30 @@ const TOOLS: &[Tool] = &[
         why: "tests drop and refuse packets on their way to a server with nft",
         uses: &[Use::Test],
     },
+    Tool {
+        sign: Sign::Program("iperf3"),
+        package: "iperf3",
+        why: "tests send as much as goes through the balancer with iperf3",
+        uses: &[Use::Test],
+    },
+    Tool {
+        sign: Sign::Program("dnsperf"),
+        package: "dnsperf",
+        why: "tests ask DNS servers through the balancer with dnsperf",
+        uses: &[Use::Test],
+    },
+    Tool {
+        sign: Sign::Program("ping"),
+        package: "iputils-ping",
+        why: "tests ask through the balancer who is there with ping",
+        uses: &[Use::Test],
+    },
+    Tool {
+        sign: Sign::Program("tracepath"),
+        package: "iputils-tracepath",
+        why: "tests follow the way through the balancer with tracepath",
+        uses: &[Use::Test],
+    },
 ];
 
 impl Tool {
