@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     api::{
-        Actor, ApiError, BackendChange, BackendStatus, Cause, Command, ErrorKind, EventKind, News,
-        ServiceStatus,
+        Actor, ApiError, BackendChange, BackendStatus, Cause, Command, ErrorKind, EventKind,
+        NewWeight, News, ServiceStatus,
     },
     config::{BackendSpec, ServiceSpec, backend_from_json, service_from_json},
     model::BackendKey,
@@ -134,10 +134,10 @@ impl Agent {
         let changed = state.overrides.backend(name, key);
         let mut news = News::new(EventKind::BackendChanged, Cause::Api, "");
         let mut told = Vec::new();
-        if let Some(weight) = change.weight {
-            changed.weight = Some(weight);
-            news = news.became(format_args!("weight {before}"), format_args!("weight {weight}"));
-            told.push(format!("weight {before} became {weight}"));
+        match change.weight {
+            Some(NewWeight::Live(weight)) => changed.weight = Some(weight),
+            Some(NewWeight::Configured) => changed.weight = None,
+            None => {}
         }
         // What is so already is no event.
         if let Some(drain) = change.drain.filter(|drain| *drain != draining) {
@@ -151,6 +151,14 @@ impl Agent {
                 news = news.became("draining", "serving");
                 told.push("it takes new flows again".to_owned());
             }
+        }
+        if change.weight.is_some() {
+            let effective = state.effective(&self.config.services);
+            let service = effective.services.iter().find(|service| service.name == name);
+            let backend = service.and_then(|s| s.backends.iter().find(|b| b.key == key));
+            let weight = backend.map_or(before, |backend| backend.weight);
+            news = news.became(format_args!("weight {before}"), format_args!("weight {weight}"));
+            told.push(format!("weight {before} became {weight}"));
         }
         if told.is_empty() {
             return self.backend_status(name, key);

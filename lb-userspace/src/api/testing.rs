@@ -17,8 +17,8 @@ use tokio::{
 use super::{
     Actor, AgentHandle, ApiError, BackendChange, BackendState, BackendStatus, BackendTraffic,
     Cause, Command, EventKind, EventLog, Explanation, FlowsStatus, HealthStatus, Histogram,
-    HooksStatus, InterfaceStatus, Leaving, News, NextHopStatus, Registration, ServiceStatus,
-    ServiceTraffic, Stats, Status, Step, router, serve, socket::ControlSocket,
+    HooksStatus, InterfaceStatus, Leaving, NewWeight, News, NextHopStatus, Registration,
+    ServiceStatus, ServiceTraffic, Stats, Status, Step, router, serve, socket::ControlSocket,
 };
 use crate::{
     config::{BackendConfig, ServiceConfig, backend_from_json, service_from_json},
@@ -179,7 +179,9 @@ impl Memory {
         let service = self.service(name)?;
         let backend = service.backends.iter_mut().find(|backend| backend.key == key);
         let backend = backend.ok_or_else(|| ApiError::no_backend(name, key))?;
-        backend.weight = change.weight.unwrap_or(backend.weight);
+        if let Some(NewWeight::Live(weight)) = change.weight {
+            backend.weight = weight;
+        }
         let (service, backend) =
             (service.clone(), service.backends.iter().find(|b| b.key == key).cloned());
         match change.drain {

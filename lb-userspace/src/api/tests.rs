@@ -77,7 +77,7 @@ async fn backends_come_change_and_go() {
     assert_eq!((added.weight, added.state), (7, BackendState::Healthy));
     assert_eq!(client.backends("web").await.unwrap(), [added]);
 
-    let change = BackendChange { weight: Some(9), drain: Some(true) };
+    let change = BackendChange { weight: Some(NewWeight::Live(9)), drain: Some(true) };
     let changed = client.set_backend("web", "2001:db8::11", change).await.unwrap();
     assert_eq!((changed.weight, changed.state), (9, BackendState::Draining));
     let change = BackendChange { drain: Some(false), weight: None };

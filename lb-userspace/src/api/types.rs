@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Histogram;
+use super::{Histogram, NewWeight};
 use crate::model::Origin;
 
 /// The agent, and all that it serves.
@@ -408,9 +408,9 @@ pub struct BackendTraffic {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackendChange {
-    /// 0 to 65535.
+    /// 0 to 65535, or `"configured"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub weight: Option<u16>,
+    pub weight: Option<NewWeight>,
     /// Whether it takes no new flows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<bool>,

@@ -12,7 +12,7 @@ use clap_complete::Shell;
 
 use super::words::{BackendWord, Cidr, HealthWord};
 use crate::{
-    api::EventKind,
+    api::{EventKind, NewWeight},
     config::{BackendSpec, ServiceSpec, parse_duration},
     model::{BackendKey, MacAddress},
     register::TlsFiles,
@@ -362,9 +362,10 @@ pub enum BackendVerb {
         /// The backend.
         #[command(flatten)]
         backend: BackendArg,
-        /// Its new weight, 0 to 65535
+        /// Its new weight, 0 to 65535; `configured` is what the config, or the backend's source,
+        /// says now and later
         #[arg(long)]
-        weight: u16,
+        weight: NewWeight,
     },
     /// Give a backend no new flows; those that it has stay
     Drain(DrainArgs),

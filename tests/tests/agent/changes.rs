@@ -112,6 +112,9 @@ fn what_a_live_change_made_is_told() -> Result<()> {
     agent.call(&["backend", "set", WEB, &first, "--weight", "300"])?;
     let told = &agent.backend(WEB, &first)?["live_change"];
     ensure!(told == "set live: weight 300, the config says 100", "{told}");
+    let back = agent.call(&["backend", "set", WEB, &first, "--weight", "configured"])?;
+    ensure!(back["weight"] == 100 && back["live_change"].is_null(), "{back}");
+    agent.call(&["backend", "set", WEB, &first, "--weight", "300"])?;
     agent.call(&["backend", "remove", WEB, &first])?;
     agent.wait_listed(WEB, &first, false)?;
     // By its address alone it is what the config says again, and follows the config again.
