@@ -20,7 +20,7 @@ use crate::{
 };
 use gue::Gue;
 use inner::{ECN_MASK, uncover};
-use second_chance::{Candidate, Outer, belongs_here, next_candidate, send_on};
+use second_chance::{Candidate, Outer, ask_for_later_ones, belongs_here, next_candidate, send_on};
 
 /// Protocol number of IPv4 in IP.
 const IPV4_IN_IP: u8 = 4;
@@ -146,8 +146,10 @@ fn outer<N: Outer, B: Buffer>(
         _ => next_candidate::<N, B>(&packet, at + gue_offset, &gue, endpoints),
     };
     if !candidate.is_none() {
-        // Asked for also where the packet stays: the next one may need it.
+        // All ways are asked for, also where the packet stays: the next one may need them, and one
+        // that is dropped comes again only after TCP's timeout.
         let way = endpoints.next_hop(&candidate.address);
+        ask_for_later_ones::<N, B>(&packet, at + gue_offset, &gue, &candidate, endpoints);
         let stays = match gue.protocol {
             IPV4_IN_IP => belongs_here::<Ipv4Hdr, B>(&packet, at + outer_len, room, endpoints),
             _ => belongs_here::<Ipv6Hdr, B>(&packet, at + outer_len, room, endpoints),

@@ -151,6 +151,31 @@ pub(super) fn next_candidate<N: Outer, B: Buffer>(
     Candidate::NONE
 }
 
+/// Asks for the ways to the candidates behind this one, so that they are known here once they are
+/// the next ones.
+#[inline(always)]
+pub(super) fn ask_for_later_ones<N: Outer, B: Buffer>(
+    packet: &Packet<B>,
+    gue_at: usize,
+    gue: &Gue,
+    candidate: &Candidate,
+    endpoints: &impl Endpoints,
+) {
+    let addresses_at = gue_at + GUE_LEN + HEAD_LEN;
+    let mut index = 1;
+    while index < ROOM {
+        if index as u32 >= candidate.next && (index as u32) < gue.next + gue.left {
+            let Some(address) = N::address(packet, addresses_at + index * N::ADDRESS_LEN) else {
+                return;
+            };
+            if !endpoints.is_local(&address) {
+                endpoints.next_hop(&address);
+            }
+        }
+        index += 1;
+    }
+}
+
 /// Whether the inner packet at `at`, of at most `room` bytes, is this host's to take: all but a
 /// TCP segment of a connection that isn't here. A SYN opens one wherever it gets.
 #[inline(always)]
