@@ -25,8 +25,9 @@ use super::background::Background;
 use crate::netns::Namespace;
 use crate::wait;
 
-/// How long a flow may be without an answer before it counts as broken.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a flow may be without an answer before it counts as broken. TCP's timeouts double: what
+/// is lost again 3 s after it was first sent comes anew after 6.2 s, and a SYN after 7 s.
+pub const PATIENCE: Duration = Duration::from_secs(8);
 
 /// How long all flows together may take to open, and to have been answered once more.
 const ROUND: Duration = Duration::from_secs(20);
