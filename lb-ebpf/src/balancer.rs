@@ -103,6 +103,13 @@ fn xlb_error_ipv6(context: XdpContext) -> u32 {
     act_back(error::<Ipv6Hdr, _>(packet, &maps::Maps, &KernelWays(&context)))
 }
 
+/// Says which way packets to a client go, when userspace asks: see [`ways::answer_question`].
+#[xdp(frags)]
+fn xlb_way(context: XdpContext) -> u32 {
+    ways::answer_question(&context);
+    xdp_action::XDP_DROP
+}
+
 /// The same for what came from a backend, or is told one.
 #[inline(always)]
 fn act_back(outcome: Packed) -> u32 {

@@ -15,7 +15,10 @@ use aya_ebpf::{
 };
 use lb_common::{
     answer::{Request, Ways},
-    layout::{FAMILY_V4, MOMENT_SHIFT, Sought, UnresolvedClient, WAYS, Way, WayEntry, other_place},
+    layout::{
+        FAMILY_V4, MOMENT_SHIFT, Sought, UnresolvedClient, WAYS, Way, WayEntry, WayQuestion,
+        other_place,
+    },
     network::{Address, mapped, words},
     verdict::DropReason,
 };
@@ -33,6 +36,10 @@ static REMEMBERED: Array<WayEntry, { WAYS as usize }> = Array::new();
 static ANSWERED: PerCpuArray<Way, 1> = PerCpuArray::new();
 #[btf_map(name = "unresolved")]
 static UNRESOLVED: RingBuf<(), UNRESOLVED_LEN> = RingBuf::new();
+
+/// What userspace asks, of [`answer_question`].
+#[btf_map(name = "way_question")]
+static QUESTION: Array<WayQuestion, 1> = Array::new();
 
 /// Not 0: no kernel is asked, as where there is no interface: see [`Way::MADE_UP`]. Set when the
 /// program is loaded.
@@ -59,6 +66,22 @@ impl Ways for KernelWays<'_> {
             _ if reason == DropReason::ClientUnresolved as u32 => Err(DropReason::ClientUnresolved),
             _ => Err(DropReason::NoRoute),
         }
+    }
+}
+
+/// Answers what userspace asks, which runs this on no packet.
+#[inline(always)]
+pub fn answer_question(context: &XdpContext) {
+    let Some(question) = QUESTION.get_ptr_mut(0) else { return };
+    // SAFETY: the map's value, which is userspace's to write only before and after this run.
+    let question = unsafe { &mut *question };
+    let WayQuestion { sought, source, family, .. } = question;
+    question.reason = ask(context.as_ptr().cast(), sought, source, *family as u8);
+    if let Some(answered) = ANSWERED.get_ptr(0)
+        && question.reason == 0
+    {
+        // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
+        question.way = unsafe { *answered };
     }
 }
 

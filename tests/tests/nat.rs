@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use xlb_tests::clients::http;
 use xlb_tests::clients::stream::Streams;
+use xlb_tests::frames::mac_text;
 use xlb_tests::lab::{Family, Topology};
 use xlb_tests::scene::{ECHO, Scene, WEB};
 use xlb_tests::servers::{HTTP_PORT, UDP_PORT};
@@ -60,6 +61,44 @@ fn no_connection_breaks_while_the_agent_is_gone_or_a_backend_leaves() -> Result<
         ensure!(answers.is_some_and(|answers| answers > 0), "no answers are counted");
         let broken: Vec<_> = streams.close().into_iter().filter(|s| s.broken.is_some()).collect();
         ensure!(broken.is_empty(), "{topology:?} {family:?}: {} broke", broken.len());
+    }
+    Ok(())
+}
+
+/// Of an answer it is told whose it is, which way it goes and what becomes of it; of what is none,
+/// that it passes.
+#[test]
+fn answers_are_explained() -> Result<()> {
+    need_root!();
+    let expected = [("eth0", "tx"), ("front", "redirect")];
+    for (topology, (out, verdict)) in TOPOLOGIES.into_iter().zip(expected) {
+        let scene = Scene::new(topology, Forward::Nat, 1)?;
+        for family in Family::ALL {
+            let agent = Agent::start(&scene.lab.balancer.namespace, &scene.settings(family, 1))?;
+            scene.served_by(family, &["b1"])?;
+            let before = agent.call(&["stats"])?;
+            let own = SocketAddr::new(scene.lab.addresses(family)[0], HTTP_PORT);
+            let client = SocketAddr::new(scene.lab.client.address(family), 40_000);
+            let explain = |from: SocketAddr, to: SocketAddr| {
+                agent.call(&["explain", "--from", &from.to_string(), "--to", &to.to_string()])
+            };
+            let told = explain(own, client)?;
+            ensure!(told["verdict"] == verdict && told["service"] == WEB, "{told}");
+            ensure!(told["backend"] == own.ip().to_string(), "{told}");
+            let detail = |name: &str| {
+                let steps = told["steps"].as_array().into_iter().flatten();
+                let found = steps.into_iter().find(|step| step["step"] == name);
+                found.and_then(|step| step["detail"].as_str()).unwrap_or_default().to_owned()
+            };
+            let mac = mac_text(scene.lab.client.mac);
+            let way = detail("way");
+            ensure!(way.contains(out) && way.contains(&mac), "{way}");
+            let vip = family.vip_port(HTTP_PORT).to_string();
+            ensure!(detail("rewrite").ends_with(&vip), "{told}");
+            let nobody = SocketAddr::new(own.ip(), HTTP_PORT + 1);
+            ensure!(explain(nobody, client)?["verdict"] == "pass", "it isn't passed");
+            ensure!(agent.call(&["stats"])? == before, "explaining is counted");
+        }
     }
     Ok(())
 }

@@ -34,7 +34,9 @@ pub use next_hop::{NAMESPACES, Namespaces, NextHop};
 pub use probe::{Endpoint, ProbePort, ProbeTarget};
 pub use slot::{BACKEND_NUMBERS, Slot};
 pub use trace::TraceRecord;
-pub use way::{MOMENT_SHIFT, Sought, UnresolvedClient, WAYS, Way, WayEntry, other_place};
+pub use way::{
+    MOMENT_SHIFT, Sought, UnresolvedClient, WAYS, Way, WayEntry, WayQuestion, other_place,
+};
 
 #[cfg(any(test, feature = "std"))]
 pub(crate) use directory::bucket;

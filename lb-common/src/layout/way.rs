@@ -8,9 +8,9 @@ pub const WAYS: u32 = 1 << 15;
 /// Moments by the kernel's clock, as a power of two in ns: 1.07 s.
 pub const MOMENT_SHIFT: u32 = 30;
 
-/// What the way of an answer depends on.
+/// What the way of an answer depends on. Aligned, so that it can be read by long words on the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Sought {
     /// The client's address, an IPv4 address mapped; in [`words`](crate::network::words).
     pub client: [u32; 4],
@@ -70,6 +70,33 @@ pub struct UnresolvedClient {
     pub address: Address,
     /// The interface that leads there.
     pub ifindex: u32,
+}
+
+/// A question for a way, and the answer: the value of the map by which userspace asks as the program
+/// does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct WayQuestion {
+    /// What the way depends on.
+    pub sought: Sought,
+    /// The source that packets leave with; an IPv4 address is mapped.
+    pub source: Address,
+    /// Value of [`super::VipEntry::family`].
+    pub family: u32,
+    /// Number of the [`crate::verdict::DropReason`] why there is none, 0 where there is one.
+    pub reason: u32,
+    /// The way.
+    pub way: Way,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl WayQuestion {
+    /// One that isn't answered yet.
+    pub const fn new(sought: Sought, source: Address, family: u8) -> Self {
+        let way = Way { macs: [0; 3], ifindex: 0, mtu: 0 };
+        Self { sought, source, family: family as u32, reason: 0, way, reserved: 0 }
+    }
 }
 
 impl Sought {
@@ -180,10 +207,13 @@ fn seal(words: &[u64; WORDS]) -> u64 {
 unsafe impl Plain for WayEntry {}
 // SAFETY: bytes and a u32: no padding.
 unsafe impl Plain for UnresolvedClient {}
+// SAFETY: words, and 16 bytes: no padding.
+unsafe impl Plain for WayQuestion {}
 
 const _: () = {
     assert!(size_of::<WayEntry>() == 64);
     assert!(size_of::<UnresolvedClient>() == 20);
+    assert!(size_of::<WayQuestion>() == 24 + 16 + 4 + 4 + 20 + 4);
 };
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! What the running balancer would do with a packet: the packet path itself, run on the host over
 //! the maps.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use lb_common::{
+    answer::answer,
     balance::balance,
     id::{BackendId, ServiceId},
-    layout::{BackendRecord, FlowRecord, Kind, Slot},
+    layout::{AnswerEntry, BackendRecord, FlowRecord, Kind, Slot},
     network::{TCP, UDP},
     packet::Packet,
     tables::{MemoryBuffer, Tables as _},
@@ -37,12 +38,29 @@ impl Agent {
         let ingress = self.plane_ingress();
         let mut buffer = MemoryBuffer::new(&frame, HEADROOM, ingress);
         let watched = Watched::new(&self.plane);
-        let outcome: Outcome = balance(Packet::new(&mut buffer), &watched).into();
+        let mut outcome = balance(Packet::new(&mut buffer), &watched);
 
         let mut steps = vec![step(
             "parse",
             format!("{} packet from {} to {}", protocol.word(), query.from, query.to),
         )];
+        if let Some(may_be) = outcome.may_be() {
+            let run = |ingress| {
+                let mut buffer = MemoryBuffer::new(&frame, HEADROOM, ingress);
+                answer(Packet::new(&mut buffer), may_be, &watched, &watched)
+            };
+            outcome = run(ingress);
+            if let Some(entry) = watched.answer() {
+                // It comes in by where its backend is.
+                let record = self.plane.backend(BackendId(entry.backend)).map(|one| one.active());
+                match record.map_or(0, |record| record.egress_ifindex) {
+                    0 => {}
+                    behind => outcome = run(behind),
+                }
+                return Ok(self.explain_answer(&outcome.into(), &entry, &watched, query, steps));
+            }
+        }
+        let outcome = Outcome::from(outcome);
         let service = self.explain_service(outcome.service, query, &watched, &mut steps);
         let record = self.explain_backend(outcome.backend, service.is_some(), &mut steps);
         let (verdict, reason) = self.explain_end(&outcome, record.as_ref(), &mut steps);
@@ -53,6 +71,57 @@ impl Agent {
             reason,
             steps,
         })
+    }
+
+    /// What becomes of a backend's answer.
+    fn explain_answer(
+        &self,
+        outcome: &Outcome,
+        entry: &AnswerEntry,
+        watched: &Watched<'_>,
+        query: &FlowQuery,
+        mut steps: Vec<Step>,
+    ) -> Explanation {
+        let id = ServiceId(entry.service);
+        let service = self.actual.services.get(&id).map(|present| {
+            let key = present.entry.key;
+            let service = self.effective.services.iter().find(|service| service.key == key);
+            service.map_or_else(|| key.to_string(), |service| service.name.clone())
+        });
+        let record = self.plane.backend(BackendId(entry.backend)).map(|found| *found.active());
+        let backend = record.as_ref().map(|record| backend_key(record).to_string());
+        let of = |name: &Option<String>| name.clone().unwrap_or_else(|| "nobody".to_owned());
+        steps.push(step(
+            "answer",
+            format!("of {} (record {}), of {}", of(&backend), entry.backend, of(&service)),
+        ));
+        let to = query.to.ip();
+        let detail = match (watched.way(), outcome.reason) {
+            (Some(way), _) => {
+                let [a, b, ..] = way.macs;
+                let (a, b) = (a.to_ne_bytes(), b.to_ne_bytes());
+                let mac = crate::model::MacAddress([a[0], a[1], a[2], a[3], b[0], b[1]]);
+                let (out, mtu) = (self.interface_name(way.ifindex), way.mtu);
+                format!("to {to} by {out}, next hop {mac}, MTU {mtu}, as the kernel's tables say")
+            }
+            (None, Some(reason)) => format!("to {to}: none: {}", reason.name()),
+            (None, None) => format!("to {to}: not asked for"),
+        };
+        steps.push(step("way", detail));
+        if outcome.is_forwarded() {
+            let vip = Ipv6Addr::from(entry.vip).to_canonical();
+            let port = if entry.port == 0 { query.from.port() } else { entry.port };
+            let source = SocketAddr::new(vip, port);
+            steps.push(step("rewrite", format!("the source becomes {source}")));
+        }
+        let (verdict, reason) = self.explain_end(outcome, None, &mut steps);
+        Explanation { verdict: verdict.to_owned(), service, backend, reason, steps }
+    }
+
+    fn interface_name(&self, index: u32) -> String {
+        let interfaces = self.interfaces.borrow();
+        let name = interfaces.get(index).map(|interface| interface.name.clone());
+        name.unwrap_or_else(|| format!("interface {index}"))
     }
 
     /// The interface that the packet seems to come in by: the first configured one.
@@ -142,11 +211,9 @@ impl Agent {
             }
             (Verdict::Transmit, _) => ("tx", "out of the interface that it came in by".to_owned()),
             (Verdict::Redirect, _) => {
-                let index = record.map_or(0, |record| record.egress_ifindex);
-                let interfaces = self.interfaces.borrow();
-                let name = interfaces.get(index).map(|interface| interface.name.clone());
-                let name = name.unwrap_or_else(|| format!("interface {index}"));
-                ("redirect", format!("out of {name}"))
+                let to_backend = record.map_or(0, |record| record.egress_ifindex);
+                let index = if outcome.is_answer { outcome.egress_ifindex } else { to_backend };
+                ("redirect", format!("out of {}", self.interface_name(index)))
             }
         };
         steps.push(step("out", detail));

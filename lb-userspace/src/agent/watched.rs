@@ -3,13 +3,15 @@
 use std::{cell::Cell, ops::Deref};
 
 use lb_common::{
+    answer::{Request, Ways},
     hash::KeySource,
     id::BackendId,
     layout::{
         AnswerEntry, AnswerKey, BackendEntry, Beginning, Directory, FlowKey, FlowPlace, FlowRecord,
-        ServiceEntry, Slot, VipEntry,
+        ServiceEntry, Slot, VipEntry, Way,
     },
     tables::Tables,
+    verdict::DropReason,
 };
 
 use crate::dataplane::DataPlane;
@@ -19,16 +21,34 @@ pub(super) struct Watched<'p> {
     plane: &'p DataPlane,
     slot: Cell<Option<(u32, Slot)>>,
     record: Cell<Option<FlowRecord>>,
+    answer: Cell<Option<AnswerEntry>>,
+    way: Cell<Option<Way>>,
 }
 
 impl<'p> Watched<'p> {
     pub(super) fn new(plane: &'p DataPlane) -> Self {
-        Self { plane, slot: Cell::new(None), record: Cell::new(None) }
+        Self {
+            plane,
+            slot: Cell::new(None),
+            record: Cell::new(None),
+            answer: Cell::new(None),
+            way: Cell::new(None),
+        }
     }
 
     /// The slot that the packet's flow is in, and its index in the slot table.
     pub(super) fn slot(&self) -> Option<(u32, Slot)> {
         self.slot.get()
+    }
+
+    /// What becomes of the packet, where it is a backend's answer.
+    pub(super) fn answer(&self) -> Option<AnswerEntry> {
+        self.answer.get()
+    }
+
+    /// How an answer leaves.
+    pub(super) fn way(&self) -> Option<Way> {
+        self.way.get()
     }
 
     /// What is remembered of the packet's flow, where that was asked for: in a moving slot.
@@ -75,7 +95,9 @@ impl Tables for Watched<'_> {
     }
 
     fn answer(&self, key: AnswerKey) -> Option<impl Deref<Target = AnswerEntry>> {
-        self.plane.answer(key)
+        let entry = Tables::answer(self.plane, key)?;
+        self.answer.set(Some(*entry));
+        Some(entry)
     }
 
     fn remember(&self, _: &FlowKey, _: FlowRecord, _: Beginning) -> bool {
@@ -83,4 +105,16 @@ impl Tables for Watched<'_> {
     }
 
     fn count_picked_anew(&self) {}
+}
+
+impl Ways for Watched<'_> {
+    fn way(&self, request: Request<'_>) -> Result<Way, DropReason> {
+        let Request { sought, source, family } = request;
+        let found = self.plane.way(*sought, *source, family).unwrap_or_else(|error| {
+            tracing::warn!("no way to a client can be told: {error}");
+            Err(DropReason::NoRoute)
+        });
+        self.way.set(found.ok());
+        found
+    }
 }

@@ -453,7 +453,8 @@ pub struct Explanation {
 /// A step of a packet's journey.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// Its name: `parse`, `service`, `slot`, `backend`, `rewrite`, `out`.
+    /// Its name: `parse`, `service`, `slot`, `flow`, `backend`, `rewrite`, `out`; of an answer
+    /// `parse`, `answer`, `way`, `rewrite`, `out`.
     pub step: String,
     /// What happens there, for people.
     pub detail: String,

@@ -1,6 +1,7 @@
 //! The program's maps, typed: what they are called, what they hold, how long they are.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     fs,
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
@@ -18,7 +19,7 @@ use lb_common::{
     layout::{
         AnswerEntry, AnswerKey, BackendCounters, BackendEntry, Directory, FlowCounters, FlowKey,
         FlowWords, GLIMPSES, Glimpse, Plain, SERVICE_POSITIONS, ServiceEntry, Slot, TraceRecord,
-        VIP_POSITIONS, VipEntry, WAYS, WayEntry,
+        VIP_POSITIONS, VipEntry, WAYS, WayEntry, WayQuestion,
     },
     verdict::{MayBe, OUTCOMES},
 };
@@ -89,6 +90,8 @@ pub(super) struct Maps {
     /// The program's alone.
     _glimpses: MapData,
     pub(super) trace: Array<MapData, Value<TraceRecord>>,
+    /// For one question after the other, by who may change nothing else.
+    pub(super) way_question: RefCell<Array<MapData, Value<WayQuestion>>>,
     grace: ArrayOfMaps<MapData, Array<MapData, u32>>,
     grace_inner: Array<MapData, u32>,
     /// Bytes that the kernel has allocated for the maps but `flows`.
@@ -186,6 +189,7 @@ impl Maps {
             flow_counters: typed(object, "flow_counters", &mut bytes)?,
             _glimpses: take_data(object, "glimpses", &mut bytes)?,
             trace: typed(object, "trace", &mut bytes)?,
+            way_question: RefCell::new(typed(object, "way_question", &mut bytes)?),
             grace: typed(object, "grace", &mut bytes)?,
             grace_inner: Array::create(1, 0)
                 .map_err(|error| Error::library("create the inner map of grace", error))?,

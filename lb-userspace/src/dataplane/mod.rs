@@ -429,14 +429,13 @@ fn load(
     let object = loader.load(&options.object).map_err(Error::load)?;
 
     let mut program = Program::load(object, PROGRAM)?;
-    for (_, name) in MayBe::ALL {
+    for name in MayBe::ALL.map(|(_, name)| name).into_iter().chain([run::WAY_PROGRAM]) {
         load_program(&mut program.object, name)?;
     }
     let mut maps = Maps::take(&mut program.object, capacity)?;
     // Of maps that are pinned, a program in force takes them at once: they fit it.
     for (may_be, name) in MayBe::ALL {
-        let found = program.object.program(name).and_then(|found| found.try_into().ok());
-        let found: &Xdp = found.ok_or_else(|| no_program(name))?;
+        let found = program.other(name)?;
         let failed = |error| Error::library(format!("use the XDP program {name}"), error);
         maps.answer_programs
             .set(may_be as u32, found.fd().map_err(failed)?, 0)
@@ -461,8 +460,13 @@ impl Program {
     }
 
     fn xdp(&self) -> Result<&Xdp, Error> {
-        let xdp = self.object.program(self.name).and_then(|program| program.try_into().ok());
-        xdp.ok_or_else(|| no_program(self.name))
+        self.other(self.name)
+    }
+
+    /// A loaded program of the same object.
+    fn other(&self, name: &str) -> Result<&Xdp, Error> {
+        let xdp = self.object.program(name).and_then(|program| program.try_into().ok());
+        xdp.ok_or_else(|| no_program(name))
     }
 
     fn fd(&self) -> Result<&ProgramFd, Error> {

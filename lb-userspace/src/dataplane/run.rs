@@ -1,10 +1,16 @@
 //! The loaded program run on single frames, on no interface (`BPF_PROG_TEST_RUN`).
 
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions};
-use lb_common::layout::TraceRecord;
+use lb_common::{
+    layout::{Sought, TraceRecord, Way, WayQuestion},
+    network::Address,
+    verdict::DropReason,
+};
 
 use super::{DataPlane, Error, error::os_error, maps::Value};
 
+/// The program that says which way packets to a client go.
+pub(super) const WAY_PROGRAM: &str = "xlb_way";
 /// The shortest frame that the kernel hands to an XDP program: an Ethernet header.
 const MIN_FRAME: usize = 14;
 /// The longest frame: what an IP packet of the greatest length needs, in several pieces of memory.
@@ -73,6 +79,37 @@ impl DataPlane {
             .get(&0, 0)
             .map_err(|error| Error::library("read the map trace", error))?;
         Ok(Some(TestRun { action: action(result.return_value), frame: out, trace }))
+    }
+
+    /// The way of packets to a client, as the program finds it now. Nothing is counted; a next hop
+    /// that the kernel doesn't know is asked for, as for a packet.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(crate) fn way(
+        &self,
+        sought: Sought,
+        source: Address,
+        family: u8,
+    ) -> Result<Result<Way, DropReason>, Error> {
+        let failed = |what: &str| {
+            let doing = format!("{what} the map way_question");
+            move |error| Error::library(doing, error)
+        };
+        let mut map = self.maps.way_question.borrow_mut();
+        let question = WayQuestion::new(sought, source, family);
+        map.set(0, Value(question), 0).map_err(failed("write"))?;
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&[0; MIN_FRAME]);
+        self.program
+            .other(WAY_PROGRAM)?
+            .test_run(options)
+            .map_err(|error| Error::library("ask for the way to a client", error))?;
+        let Value(answer) = map.get(&0, 0).map_err(failed("read"))?;
+        Ok(match answer.reason {
+            0 => Ok(answer.way),
+            number => Err(DropReason::try_from(number).unwrap_or(DropReason::NoRoute)),
+        })
     }
 
     fn set_trace(&mut self, record: TraceRecord) -> Result<(), Error> {

@@ -5,6 +5,8 @@
 //! run can still hold it.
 
 mod allocate;
+#[cfg(test)]
+mod answer_tests;
 mod answers;
 mod bases;
 mod change;

@@ -1,5 +1,6 @@
 //! Packet in, verdict and packet out, through the loaded program: `xlb replay` on fixtures.
 
+mod answers;
 mod anything;
 mod capture;
 mod forwards;
