@@ -269,13 +269,18 @@ impl ServiceSpec {
 }
 
 impl BackendSpec {
-    /// Checks it against the rules of the config file, and against the service that it joins. To
-    /// replace a backend, take the old one out of `service` first.
+    /// Checks it against the rules of the config file, against the service that it joins, and
+    /// against `others`, which may hold that service, too. To replace a backend, take the old one
+    /// out of `service` first.
     ///
     /// # Errors
     /// Every mistake, each with its key.
-    pub fn check(&self, service: &ServiceConfig) -> Result<BackendConfig, ConfigErrors> {
-        check_backend(&to_node(self)?, service, &[])
+    pub fn check(
+        &self,
+        service: &ServiceConfig,
+        others: &[ServiceConfig],
+    ) -> Result<BackendConfig, ConfigErrors> {
+        check_backend(&to_node(self)?, service, others)
     }
 }
 

@@ -268,7 +268,7 @@ impl History {
         let mut leaving = Vec::new();
         for member in past.members().filter(|member| member.owned_slots()) {
             let Some(key) = member.key().filter(|key| !present.contains(key)) else { continue };
-            if let Ok(backend) = member.backend.check(&alone) {
+            if let Ok(backend) = member.backend.check(&alone, &[]) {
                 leaving.push(BackendConfig { key, ..backend });
             }
         }

@@ -130,13 +130,18 @@ impl Overrides {
         }
         effective.join(discovered);
         for (name, backends) in &self.backends {
+            // What is added stands back behind what the others have.
+            let others = match backends.values().any(|change| change.added.is_some()) {
+                true => effective.services.clone(),
+                false => Vec::new(),
+            };
             let Some(service) = effective.services.iter_mut().find(|s| s.name == *name) else {
                 continue;
             };
             for (address, change) in backends {
                 let Ok(key) = address.parse::<BackendKey>() else { continue };
                 let known = service.backends.iter().any(|backend| backend.key == key);
-                match change.apply(service, key) {
+                match change.apply(service, &others, key) {
                     Ok(true) => {
                         if change.added.is_some() && !known {
                             let id = (name.clone(), key);
@@ -173,11 +178,16 @@ impl Overrides {
 
 impl BackendOverride {
     /// Changes a service's backend. Whether it takes part.
-    fn apply(&self, service: &mut ServiceConfig, key: BackendKey) -> Result<bool, String> {
+    fn apply(
+        &self,
+        service: &mut ServiceConfig,
+        others: &[ServiceConfig],
+        key: BackendKey,
+    ) -> Result<bool, String> {
         let present = service.backends.iter().position(|backend| backend.key == key);
         if let Some(spec) = &self.added {
             let before = present.map(|place| service.backends.remove(place));
-            match spec.check(service) {
+            match spec.check(service, others) {
                 Ok(backend) => {
                     let place = present.unwrap_or(service.backends.len());
                     service.backends.insert(place, backend);
@@ -288,6 +298,40 @@ mod tests {
         assert_eq!(weights(&effective, 0), [("10.0.0.2".into(), 9), ("10.0.0.3".into(), 7)]);
         assert_eq!(effective.draining, [("web".to_owned(), key("10.0.0.3"))].into());
         assert_eq!(effective.warnings, [""; 0]);
+    }
+
+    /// Under `nat` an answer's source says whose it is: the config comes first.
+    #[test]
+    fn an_added_backend_stands_back_where_the_config_sends_to_its_place() {
+        let config = |address: &str| {
+            let text = format!(
+                r#"
+                interfaces = ["eth0"]
+                [[service]]
+                name = "web"
+                vip = "203.0.113.10:80"
+                forward = "nat"
+                backend = [{{ address = "10.0.0.1:8080" }}]
+                [[service]]
+                name = "shop"
+                vip = "203.0.113.11:80"
+                forward = "nat"
+                backend = [{{ address = "{address}" }}]
+                "#
+            );
+            parse(&text, "test.toml").unwrap().services
+        };
+        let mut overrides = Overrides::default();
+        let spec = BackendSpec { address: "10.0.0.3:8080".into(), ..BackendSpec::default() };
+        overrides.backend("web", key("10.0.0.3:8080")).added = Some(spec);
+        let before = overrides.on_top_of(&config("10.0.0.2:8080"), &Discovered::default());
+        assert_eq!((weights(&before, 0).len(), before.warnings.len()), (2, 0));
+        let after = overrides.on_top_of(&config("10.0.0.3:8080"), &Discovered::default());
+        assert_eq!(weights(&after, 0).len(), 1);
+        assert_eq!(weights(&after, 1), [("10.0.0.3:8080".into(), 100)]);
+        let [warning] = &after.warnings[..] else { panic!("{:?}", after.warnings) };
+        assert!(warning.contains("takes no part any more"), "{warning}");
+        assert!(warning.contains("service \"shop\""), "{warning}");
     }
 
     fn found(backends: &[(&str, u16)]) -> Vec<Found> {

@@ -104,17 +104,17 @@ fn a_backend_must_fit_its_service() {
     let mut service =
         ServiceSpec { forward: "l2".to_owned(), ring_size: Some(2), ..web() }.check(&[]).unwrap();
     let key = "service \"web\".backend.address";
-    let errors = backend("2001:db8::1").check(&service).unwrap_err();
+    let errors = backend("2001:db8::1").check(&service, &[]).unwrap_err();
     assert_eq!(one(&errors), (ErrorKind::Impossible, key));
-    service.backends.push(backend("10.0.0.1").check(&service).unwrap());
-    let errors = backend("10.0.0.1").check(&service).unwrap_err();
+    service.backends.push(backend("10.0.0.1").check(&service, &[]).unwrap());
+    let errors = backend("10.0.0.1").check(&service, &[]).unwrap_err();
     assert_eq!(one(&errors), (ErrorKind::Duplicate, key));
-    service.backends.push(backend("10.0.0.2").check(&service).unwrap());
-    let errors = backend("10.0.0.3").check(&service).unwrap_err();
+    service.backends.push(backend("10.0.0.2").check(&service, &[]).unwrap());
+    let errors = backend("10.0.0.3").check(&service, &[]).unwrap_err();
     assert_eq!(one(&errors), (ErrorKind::Impossible, "service \"web\".ring_size"));
     let heavy = BackendSpec { weight: Some(70_000), ..backend("10.0.0.1") };
     service.backends.clear();
-    let errors = heavy.check(&service).unwrap_err();
+    let errors = heavy.check(&service, &[]).unwrap_err();
     assert_eq!(one(&errors), (ErrorKind::BadValue, "service \"web\".backend.weight"));
 }
 
