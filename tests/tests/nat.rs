@@ -1,10 +1,11 @@
 //! Backends that know nothing of the VIP: what `nat` turns toward them, and back.
 
-use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use socket2::{Domain, Socket, Type};
 use xlb_tests::clients::http;
 use xlb_tests::clients::stream::Streams;
 use xlb_tests::frames::mac_text;
@@ -51,6 +52,11 @@ fn no_connection_breaks_while_the_agent_is_gone_or_a_backend_leaves() -> Result<
         streams.progress(10)?;
         http::load(client, web, 500, 20)?.all_answered(500)?;
         agent.launch(&[])?;
+        streams.progress(10)?;
+        agent.call(&["backend", "drain", WEB, &own(0).to_string()])?;
+        wait::until("the drain to be in force", READY, || {
+            http::load(client, web, 60, 20)?.served_by(["b2", "b3"])
+        })?;
         streams.progress(10)?;
         agent.call(&["backend", "remove", WEB, &own(0).to_string()])?;
         wait::until("the backend to leave", READY, || {
@@ -155,22 +161,71 @@ fn answers_that_are_too_long_become_shorter() -> Result<()> {
     Ok(())
 }
 
-/// Where the kernel forwards nothing, the reason is told.
+/// Where the kernel forwards nothing, the reason is told, and what mends it.
 #[test]
 fn forwarding_that_is_off_is_named() -> Result<()> {
     need_root!();
     let scene = Scene::new(Topology::OneNicGateway, Forward::Nat, 1)?;
     let balancer = &scene.lab.balancer.namespace;
-    let agent = Agent::start(balancer, &scene.settings(Family::V4, 1))?;
-    scene.served_by(Family::V4, &["b1"])?;
-    balancer.sysctl("net/ipv4/ip_forward", "0")?;
-    let client = &scene.lab.client.namespace;
-    let web = Family::V4.vip_port(HTTP_PORT);
-    wait::until("drops for forwarding_off", READY, || {
-        // Whether it is answered doesn't matter.
-        let _ = http::ask(client, web, Duration::from_millis(200));
-        let drops = agent.call(&["stats"])?["drops_total"]["forwarding_off"].as_u64();
-        ensure!(drops.is_some_and(|drops| drops > 0), "none yet");
-        Ok(())
-    })
+    for (family, key) in
+        [(Family::V4, "net/ipv4/ip_forward"), (Family::V6, "net/ipv6/conf/all/forwarding")]
+    {
+        let agent = Agent::start(balancer, &scene.settings(family, 1))?;
+        scene.served_by(family, &["b1"])?;
+        let warned = || Ok::<_, anyhow::Error>(agent.call(&["status"])?["warnings"].to_string());
+        let mends = format!("sysctl -w {}=1", key.replace('/', "."));
+        ensure!(!warned()?.contains(&mends), "{}", warned()?);
+        balancer.sysctl(key, "0")?;
+        let client = &scene.lab.client.namespace;
+        let web = family.vip_port(HTTP_PORT);
+        wait::until("drops for forwarding_off", READY, || {
+            // Whether it is answered doesn't matter.
+            let _ = http::ask(client, web, Duration::from_millis(200));
+            let drops = agent.call(&["stats"])?["drops_total"]["forwarding_off"].as_u64();
+            ensure!(drops.is_some_and(|drops| drops > 0), "none yet");
+            Ok(())
+        })?;
+        ensure!(warned()?.contains(&mends), "{}", warned()?);
+        balancer.sysctl(key, "1")?;
+        scene.served_by(family, &["b1"])?;
+    }
+    Ok(())
+}
+
+/// The first answer to a client that the kernel doesn't know is lost; then it is asked for, and TCP
+/// sends again.
+#[test]
+fn a_client_that_nobody_knows_is_answered() -> Result<()> {
+    need_root!();
+    for topology in TOPOLOGIES {
+        let scene = Scene::new(topology, Forward::Nat, 1)?;
+        let client = &scene.lab.client.namespace;
+        // Deprecated: only who asks for it is given it.
+        client.ip("addr add 10.71.0.99/24 dev eth0\n\
+             addr add fd47::99/64 dev eth0 nodad preferred_lft 0")?;
+        for (family, source) in [(Family::V4, "10.71.0.99"), (Family::V6, "fd47::99")] {
+            let agent = Agent::start(&scene.lab.balancer.namespace, &scene.settings(family, 1))?;
+            // By the client's other address, so that it has no need to ask for its gateway.
+            scene.served_by(family, &["b1"])?;
+            let source = SocketAddr::new(source.parse()?, 0);
+            let served = client.run(|| fetch(source, family.vip_port(HTTP_PORT)))?;
+            let served = served.with_context(|| format!("{topology:?} {family:?}"))?;
+            ensure!(served.starts_with("HTTP/1.1 200 OK"), "{served}");
+            let lost = agent.call(&["stats"])?["drops_total"]["client_unresolved"].as_u64();
+            ensure!(lost.is_some_and(|lost| lost > 0), "{topology:?} {family:?}: it was known");
+        }
+    }
+    Ok(())
+}
+
+fn fetch(source: SocketAddr, target: SocketAddr) -> Result<String> {
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+    socket.bind(&source.into())?;
+    socket.connect_timeout(&target.into(), READY)?;
+    socket.set_read_timeout(Some(READY))?;
+    let mut stream = TcpStream::from(socket);
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: vip\r\nconnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
 }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     net::{IpAddr, Ipv6Addr},
     time::{Duration, Instant},
 };
@@ -10,12 +11,19 @@ use std::{
 use lb_common::network::Address;
 
 use super::Agent;
-use crate::dataplane::{self, Wanted};
+use crate::{
+    config::{BackendConfig, ServiceConfig},
+    dataplane::{self, Wanted},
+    model::Forward,
+};
 
 /// How long one is looked after that the program asked for; it asks again where that wasn't enough.
 const KEPT: Duration = Duration::from_secs(600);
 /// The most that are looked after: gateways, or clients of the same segment.
 const MOST: usize = 1024;
+/// The least time between two of the program's messages: whoever forges clients of the segment keeps
+/// the agent no busier.
+const PACE: Duration = Duration::from_millis(20);
 
 /// The next hops toward clients.
 #[derive(Default)]
@@ -24,14 +32,22 @@ pub(super) struct Clients {
     wanted: Option<Wanted>,
     /// Until when they are looked after.
     hops: BTreeMap<IpAddr, Instant>,
+    /// When the program is listened to again.
+    pause: Option<tokio::time::Instant>,
 }
 
 impl Clients {
     /// Waits for what the program asks for.
     pub(super) async fn next(&mut self) -> Vec<Address> {
         let Some(wanted) = &mut self.wanted else { return std::future::pending().await };
+        if let Some(pause) = self.pause {
+            tokio::time::sleep_until(pause).await;
+        }
         match wanted.next().await {
-            Ok(addresses) => addresses,
+            Ok(addresses) => {
+                self.pause = Some(tokio::time::Instant::now() + PACE);
+                addresses
+            }
             Err(error) => {
                 tracing::error!("next hops toward clients are not asked for any more: {error}");
                 self.wanted = None;
@@ -41,15 +57,21 @@ impl Clients {
     }
 
     /// Takes note of some. Whether any of them is new.
+    ///
+    /// Where there are too many, the one that was asked for first goes: if it is a client's, the
+    /// kernel knows it by now, and keeps it for as long as packets go there.
     fn note(&mut self, addresses: Vec<Address>, now: Instant) -> bool {
-        let before = self.hops.len();
+        let mut any_new = false;
         for address in addresses {
             let address = Ipv6Addr::from(address).to_canonical();
-            if self.hops.len() < MOST || self.hops.contains_key(&address) {
-                self.hops.insert(address, now + KEPT);
+            any_new |= self.hops.insert(address, now + KEPT).is_none();
+            if self.hops.len() > MOST {
+                let first = self.hops.iter().filter(|(hop, _)| **hop != address);
+                let first = first.min_by_key(|(_, until)| **until).map(|(hop, _)| *hop);
+                first.and_then(|first| self.hops.remove(&first));
             }
         }
-        self.hops.len() != before
+        any_new
     }
 
     /// Forgets those that nobody asked for in a long time. Whether there were any.
@@ -63,6 +85,53 @@ impl Clients {
     pub(super) fn hops(&self) -> impl Iterator<Item = IpAddr> {
         self.hops.keys().copied()
     }
+}
+
+/// What to say of interfaces that don't forward a family, where backends of these families (IPv4,
+/// IPv6) answer through them. `forwards` tells of a family's and an interface's setting.
+fn not_forwarding(
+    interfaces: &[String],
+    families: [bool; 2],
+    forwards: impl Fn(&str, &str) -> Option<bool>,
+) -> Vec<String> {
+    let ways = [
+        ("IPv4", "ipv4", "net.ipv4.ip_forward=1"),
+        ("IPv6", "ipv6", "net.ipv6.conf.all.forwarding=1"),
+    ];
+    let told = ways.iter().zip(families).filter_map(|((name, family, sysctl), answered)| {
+        let off = |interface: &&String| forwards(family, interface) == Some(false);
+        let off: Vec<_> = interfaces.iter().filter(off).map(String::as_str).collect();
+        (answered && !off.is_empty()).then(|| {
+            format!(
+                "answers of backends under nat that come in by {} are dropped (forwarding_off), \
+                 because the kernel doesn't forward {name} there: sysctl -w {sysctl}",
+                off.join(", ")
+            )
+        })
+    });
+    told.collect()
+}
+
+/// What the kernel says; `None` where there is no such interface.
+fn forwards(family: &str, interface: &str) -> Option<bool> {
+    let path = format!("/proc/sys/net/{family}/conf/{interface}/forwarding");
+    fs::read_to_string(path).ok().map(|text| text.trim() != "0")
+}
+
+/// A sentence for each family of which answers can't be turned back.
+pub(super) fn forwarding_warnings(
+    interfaces: &[String],
+    services: &[ServiceConfig],
+) -> Vec<String> {
+    let answered = |v4: bool| {
+        services.iter().any(|service| {
+            let by_nat = |backend: &BackendConfig| {
+                backend.forward.unwrap_or(service.forward) == Forward::Nat
+            };
+            service.key.vip.is_ipv4() == v4 && service.backends.iter().any(by_nat)
+        })
+    };
+    not_forwarding(interfaces, [answered(true), answered(false)], forwards)
 }
 
 impl Agent {
@@ -110,5 +179,25 @@ mod tests {
         assert!(clients.note((0..5000).map(address).collect(), now));
         assert_eq!(clients.hops().count(), MOST);
         assert!(clients.hops().all(|hop| hop.is_ipv4()));
+        // However many were forged, a client's is asked for.
+        assert!(clients.note(vec![address(9000)], now + KEPT / 2));
+        assert!(clients.hops().any(|hop| hop == IpAddr::from(9000u32.to_be_bytes())));
+        assert_eq!(clients.hops().count(), MOST);
+        clients.note((0..MOST as u32 - 1).map(address).collect(), now + KEPT);
+        assert!(clients.hops().any(|hop| hop == IpAddr::from(9000u32.to_be_bytes())));
+    }
+
+    #[test]
+    fn forwarding_that_is_off_is_told_with_what_mends_it() {
+        let on = |_: &str, _: &str| Some(true);
+        let off_v6 = |family: &str, _: &str| Some(family == "ipv4");
+        let interfaces = ["eth0".to_owned(), "eth1".to_owned()];
+        assert_eq!(not_forwarding(&interfaces, [true, true], on), [""; 0]);
+        assert_eq!(not_forwarding(&interfaces, [true, false], off_v6), [""; 0]);
+        assert_eq!(not_forwarding(&interfaces, [true, true], |_, _| None), [""; 0]);
+        let told = not_forwarding(&interfaces, [true, true], off_v6);
+        let [told] = &told[..] else { panic!("{told:?}") };
+        assert!(told.contains("eth0, eth1") && told.contains("forwarding_off"), "{told}");
+        assert!(told.ends_with("sysctl -w net.ipv6.conf.all.forwarding=1"), "{told}");
     }
 }

@@ -20,8 +20,12 @@ use tokio::{
 };
 
 use super::{
-    Agent, Inputs, clients::Clients, config_watch::ConfigWatch, flows::FlowWatch,
-    live::LoadReports, through_vip::Probes,
+    Agent, Inputs,
+    clients::{Clients, forwarding_warnings},
+    config_watch::ConfigWatch,
+    flows::FlowWatch,
+    live::LoadReports,
+    through_vip::Probes,
 };
 use crate::{
     agent_check::AgentChecks,
@@ -176,7 +180,9 @@ pub(super) async fn prepare(
     let effective = state.effective(&config.services);
     warnings.extend(loaded.warning);
     warnings.extend(effective.warnings.iter().cloned());
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    // Of forwarding, the status tells what holds then.
+    let forwarding = forwarding_warnings(&config.interfaces, &effective.services);
+    warnings.iter().chain(&forwarding).for_each(|warning| tracing::warn!("{warning}"));
 
     let next_hops = NextHops::start().context("can't follow the kernel's routes")?;
     let plane = DataPlane::open(Options {

@@ -12,7 +12,7 @@ use lb_common::{
     verdict::{DropReason, OUTCOME_PASS},
 };
 
-use super::{Agent, reconcile::shares};
+use super::{Agent, clients::forwarding_warnings, reconcile::shares};
 use crate::{
     agent_check::AgentReport,
     api::{
@@ -50,6 +50,7 @@ impl Agent {
         warnings.extend(self.hooks.status().trouble);
         warnings.extend(self.panics());
         warnings.extend(self.down());
+        warnings.extend(forwarding_warnings(&self.config.interfaces, &self.effective.services));
         warnings.extend(self.next_hops.trouble().borrow().clone());
         for service in &self.effective.services {
             let report = self.discovery.report(&service.name);
