@@ -19,6 +19,8 @@ use crate::api::{Leaving, Registration};
 
 /// Longest time from a request that wasn't answered to the next.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long an agent may be away while a backend leaves, for a restart or an upgrade.
+const SILENCE: Duration = Duration::from_secs(30);
 /// From one look at how far the drain is to the next.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -119,8 +121,9 @@ async fn leave(
     say: impl Fn(&'static str, Option<String>, String),
 ) -> Ended {
     let began = Instant::now();
-    // By then its lease has ended, if the agent heard nothing.
-    let mut silence = began + wish.ttl;
+    // An agent that starts anew lets leases last for a whole TTL again.
+    let silent = (RENEWALS * wish.ttl).max(SILENCE);
+    let mut silence = began + silent;
     let mut said = false;
     loop {
         let asked = timeout(patience, agent.leave(wish)).await;
@@ -135,7 +138,7 @@ async fn leave(
                 return Ended::Open;
             }
             Ok(Leaving { flows, .. }) => {
-                silence = Instant::now() + wish.ttl;
+                silence = Instant::now() + silent;
                 Ok(flows)
             }
             Err(failure) => Err(failure),
@@ -147,7 +150,7 @@ async fn leave(
         let lost = match &flows {
             Ok(_) => false,
             Err(Failure::Refused(_)) => true,
-            Err(_) => now >= silence,
+            Err(_) => deadline.is_none() && now >= silence,
         };
         if over || lost {
             let detail = match flows {

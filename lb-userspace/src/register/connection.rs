@@ -63,6 +63,9 @@ pub(super) enum Failure {
     /// The agent doesn't know of such a registration.
     #[error("it knows of no registration")]
     Unknown,
+    /// The agent can't do it now.
+    #[error("it can't do that now: {0}")]
+    Unable(String),
     /// The agent doesn't want it.
     #[error("{0}")]
     Refused(String),
@@ -239,6 +242,10 @@ impl Agent {
             return Err(Failure::Unknown);
         }
         match serde_json::from_slice::<Envelope>(&answer) {
+            // It stops, or has too much to do: the same may be taken later.
+            Ok(Envelope { error }) if status.is_server_error() => {
+                Err(Failure::Unable(error.message))
+            }
             Ok(Envelope { error }) => {
                 let hint = error.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
                 Err(Failure::Refused(format!("{}{hint}", error.message)))

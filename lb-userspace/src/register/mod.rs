@@ -47,7 +47,10 @@ pub fn run(args: RegisterArgs, json: bool) -> Result<u8> {
         drain_timeout: args.drain_timeout,
     };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(keep(agents, wish, json))
+    let status = runtime.block_on(keep(agents, wish, json));
+    // A name that is being looked up isn't waited for.
+    runtime.shutdown_background();
+    status
 }
 
 async fn keep(agents: Vec<Agent>, wish: Wish, json: bool) -> Result<u8> {
