@@ -113,10 +113,19 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigErrors> {
         faults.add(Some(at), key, fault);
     }
     if let Some(next) = more.first() {
-        let told = format!("not TOML, here and in {} places more", more.len() - 1);
-        let fault = Fault::new(ErrorKind::Syntax, told).help("give the path of a TOML file");
-        faults.add(Some(span(next).start), "", fault);
-        return faults.settle(None, Some((file_name, text)));
+        let told = match more.len() - 1 {
+            0 => "not TOML".to_owned(),
+            others => format!("not TOML, here and in {others} places more"),
+        };
+        let is_config = ["service", "interfaces"].map(|key| document.get_ref().contains_key(key));
+        let help = match is_config.contains(&true) {
+            true => "mend the first ones: the others may follow from them",
+            false => "give the path of a TOML file",
+        };
+        faults.add(Some(span(next).start), "", Fault::new(ErrorKind::Syntax, told).help(help));
+        if !is_config.contains(&true) {
+            return faults.settle(None, Some((file_name, text)));
+        }
     }
     let root = Node::from_toml_table(document.get_ref(), 0);
     let config = top::check(&root, &mut faults);

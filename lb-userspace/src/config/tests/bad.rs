@@ -304,6 +304,10 @@ fn another_sort_of_file() {
     let errors = bad(&text);
     assert_eq!(errors.0.len(), 21, "{errors}");
     assert!(errors.render().contains("not TOML, here and in 126 places more"), "{errors}");
+    // A config with many mistakes is told of all others as well.
+    let text = format!("{TOP}xdp_mode = \"fast\"\n{}", "a line of text\n".repeat(30));
+    let rendered = bad(&text).render();
+    assert!(rendered.contains("mend the first ones") && rendered.contains("fast"), "{rendered}");
 }
 
 /// One run tells all: of the syntax, of every section, in the file's order.
