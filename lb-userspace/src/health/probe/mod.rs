@@ -53,6 +53,9 @@ pub(super) struct Probed {
     pub(super) load: Option<String>,
 }
 
+/// Several times as long as the kernel holds acknowledgements back (40 ms).
+const UNHURRIED: Duration = Duration::from_millis(200);
+
 /// Makes one probe; ends within the check's timeout. One that runs a program may wait for as long
 /// again until it may.
 pub(super) async fn run(spec: &CheckSpec, means: &Means) -> Probed {
@@ -134,6 +137,9 @@ async fn tcp(reach: Reach<'_>, clock: &Clock) -> Result<String, Failure> {
 }
 
 async fn connect(reach: Reach<'_>, first: FirstWord, clock: &Clock) -> Result<Connection, Failure> {
+    // In a hurry, nobody waits for acknowledgements: a server that writes twice may do so before
+    // it goes on (Nagle's algorithm).
+    let first = if clock.timeout < UNHURRIED { FirstWord::Backend } else { first };
     let step = format!("connecting to {reach}");
     clock.limit(&step, reach.connect(first)).await?.map_err(|error| {
         let seen = format!("connect to {reach}: {error}");
