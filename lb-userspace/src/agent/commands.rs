@@ -134,12 +134,23 @@ impl Agent {
         let changed = state.overrides.backend(name, key);
         let mut news = News::new(EventKind::BackendChanged, Cause::Api, "");
         let mut told = Vec::new();
+        let former = changed.weight;
         match change.weight {
             Some(NewWeight::Live(weight)) => changed.weight = Some(weight),
             Some(NewWeight::Configured) => changed.weight = None,
             None => {}
         }
         // What is so already is no event.
+        let reweighed = changed.weight != former;
+        if reweighed {
+            let effective = state.effective(&self.config.services);
+            let service = effective.services.iter().find(|service| service.name == name);
+            let backend = service.and_then(|s| s.backends.iter().find(|b| b.key == key));
+            let weight = backend.map_or(before, |backend| backend.weight);
+            news = news.became(format_args!("weight {before}"), format_args!("weight {weight}"));
+            told.push(format!("weight {before} became {weight}"));
+        }
+        let changed = state.overrides.backend(name, key);
         if let Some(drain) = change.drain.filter(|drain| *drain != draining) {
             changed.drain = drain;
             if drain {
@@ -151,14 +162,6 @@ impl Agent {
                 news = news.became("draining", "serving");
                 told.push("it takes new flows again".to_owned());
             }
-        }
-        if change.weight.is_some() {
-            let effective = state.effective(&self.config.services);
-            let service = effective.services.iter().find(|service| service.name == name);
-            let backend = service.and_then(|s| s.backends.iter().find(|b| b.key == key));
-            let weight = backend.map_or(before, |backend| backend.weight);
-            news = news.became(format_args!("weight {before}"), format_args!("weight {weight}"));
-            told.push(format!("weight {before} became {weight}"));
         }
         if told.is_empty() {
             return self.backend_status(name, key);

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     config::{BackendConfig, NextHop, ServiceConfig},
-    live::{Live, Standing},
+    live::Live,
     model::{Backend, BackendKey, Desired, MacAddress, Protocol, Route, Service},
     network::{Interfaces, Resolution},
     state::History,
@@ -27,7 +27,8 @@ pub struct Frames {
     pub interfaces: Vec<String>,
 }
 
-/// What shall be. `live` tells what a backend does now.
+/// What shall be. `live` tells what a backend does now, `awaits_probe` whether its first probe
+/// hasn't ended.
 pub fn desired(
     services: &[ServiceConfig],
     history: &Former<'_>,
@@ -35,6 +36,7 @@ pub fn desired(
     ways: &BTreeMap<IpAddr, Resolution>,
     interfaces: &Interfaces,
     live: impl Fn(&ServiceConfig, BackendKey) -> Live,
+    awaits_probe: impl Fn(&ServiceConfig, BackendKey) -> bool,
 ) -> Desired {
     let backend = |service: &ServiceConfig,
                    was_counted: &dyn Fn(BackendKey) -> bool,
@@ -43,7 +45,7 @@ pub fn desired(
         let way = ways.get(&backend.key.address);
         let route = frames.route(backend, way, interfaces);
         let asked = route.is_none() && way.is_none_or(Resolution::is_asking);
-        let unknown = live.standing == Standing::Pending || asked;
+        let unknown = awaits_probe(service, backend.key) || asked;
         Backend {
             key: backend.key,
             weight: backend.weight,
@@ -58,7 +60,9 @@ pub fn desired(
         |service: &ServiceConfig| history.leaving.get(&service.name).map_or(&[][..], Vec::as_slice);
     let service = |service: &ServiceConfig| {
         let last = LazyCell::new(|| history.rings.last_live(service.key));
-        let was_counted = |key| last.contains_key(&key);
+        // Without a ring before there is nothing that would move twice: it begins as the ring of
+        // any other balancer.
+        let was_counted = |key| last.is_empty() || last.contains_key(&key);
         let backend = |config: &BackendConfig| backend(service, &was_counted, config);
         Service {
             name: service.name.clone(),
@@ -90,7 +94,8 @@ fn with_ways(mut backends: Vec<Backend>) -> Vec<Backend> {
     if backends.iter().any(reachable) {
         backends.iter_mut().filter(|b| b.route.is_none()).for_each(|b| b.live_permille = 0);
     } else {
-        backends.iter_mut().for_each(|backend| backend.counted = true);
+        let serves = |backend: &&mut Backend| backend.live_permille > 0;
+        backends.iter_mut().filter(serves).for_each(|backend| backend.counted = true);
     }
     backends
 }
@@ -170,6 +175,7 @@ mod tests {
     use super::*;
     use crate::{
         config::parse,
+        live::Standing,
         network::resolution::{Egress, UnresolvedCause},
     };
 
@@ -198,9 +204,13 @@ mod tests {
         Resolution::Resolved { next_hop: MacAddress([2; 6]), gateway, egress: egress() }
     }
 
+    fn services() -> Vec<ServiceConfig> {
+        parse(CONFIG, "test.toml").unwrap().services
+    }
+
     /// Who is in the ring, and its live weight, of two backends: the first is known.
     fn ring(rings: &History, live: Live, way: Option<Resolution>) -> Vec<u16> {
-        let services = parse(CONFIG, "test.toml").unwrap().services;
+        let services = services();
         let frames = Frames {
             next_hop: NextHop::Auto,
             source_ipv4: None,
@@ -211,8 +221,11 @@ mod tests {
         let ways = [(first.address, Some(resolved())), (second.address, way)];
         let ways = ways.into_iter().filter_map(|(to, way)| Some((to, way?))).collect();
         let former = Former { rings, leaving: &BTreeMap::new() };
+        let waits = live.standing == Standing::Pending;
         let live = |_: &ServiceConfig, key| if key == first { ALL } else { live };
-        let desired = desired(&services, &former, &frames, &ways, &Interfaces::default(), live);
+        let awaits_probe = |_: &ServiceConfig, key| key != first && waits;
+        let interfaces = Interfaces::default();
+        let desired = desired(&services, &former, &frames, &ways, &interfaces, live, awaits_probe);
         desired.services[0].counted().map(|backend| backend.live_permille).collect()
     }
 
@@ -220,7 +233,11 @@ mod tests {
     #[test]
     fn nobody_moves_slots_before_anything_is_known_of_it() {
         let mut history = History::default();
-        let asking = || Some(unresolved(UnresolvedCause::Asking));
+        let (services, asking) = (services(), || Some(unresolved(UnresolvedCause::Asking)));
+        // Where nothing was before, there is nothing to move.
+        assert_eq!(ring(&history, UNKNOWN, Some(resolved())), [1000, 0]);
+        let first = services[0].backends[0].key;
+        history.note(&services[0], 251, 1, |key| (key == first).then_some(1000));
         assert_eq!(ring(&history, UNKNOWN, Some(resolved())), [1000]);
         assert_eq!(ring(&history, ALL, asking()), [1000]);
         assert_eq!(ring(&history, ALL, None), [1000]);
@@ -228,8 +245,7 @@ mod tests {
         assert_eq!(ring(&history, ALL, Some(unresolved(UnresolvedCause::Silent))), [1000, 0]);
         assert_eq!(ring(&history, ALL, Some(resolved())), [1000, 1000]);
         // Who was in the ring stays.
-        let services = parse(CONFIG, "test.toml").unwrap().services;
-        history.note(&services[0], 251, 1, |_| Some(1000));
+        history.note(&services[0], 251, 2, |_| Some(1000));
         assert_eq!(ring(&history, UNKNOWN, Some(resolved())), [1000, 0]);
         assert_eq!(ring(&history, ALL, asking()), [1000, 0]);
     }

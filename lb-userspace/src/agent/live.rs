@@ -11,7 +11,7 @@ use crate::{
     api::{Cause, EventKind, LoadStatus, News},
     config::{BackendConfig, ServiceConfig},
     live::{AgentState, Check, Input, Live, LiveEvent, LoadSource, Reported, Standing, orca},
-    model::{BackendKey, ServiceKey},
+    model::{Backend, BackendKey, Desired, Service, ServiceKey},
 };
 
 /// What backends report of their load.
@@ -205,26 +205,20 @@ impl Agent {
         self.effective.services.iter().filter(panics).map(sentence).collect()
     }
 
-    /// Whether some backend takes a service's new flows.
-    pub(super) fn is_up(&self, service: &ServiceConfig) -> bool {
-        let mut backends = service.backends.iter();
-        backends.any(|b| b.weight > 0 && self.live(service, b.key).permille > 0)
-    }
-
     /// A sentence for each service that takes no new flows, for want of a backend.
     pub(super) fn down(&self) -> Vec<String> {
-        let down = self.effective.services.iter().filter(|service| !self.is_up(service));
-        let sentence =
-            |service: &ServiceConfig| format!("service {:?} {}", service.name, why_down(service));
-        down.map(sentence).collect()
+        let services = self.last_desired.iter().flat_map(|desired| &desired.services);
+        let down = services.filter(|service| !service.is_up());
+        down.map(|service| format!("service {:?} {}", service.name, why_down(service))).collect()
     }
 
     /// Tells of services that drop their new flows, and of those that don't any more.
-    pub(super) fn tell_services(&mut self) {
-        let mut down = BTreeSet::new();
-        for service in &self.effective.services {
+    pub(super) fn tell_services(&mut self, desired: &Desired) {
+        let (mut up, mut down) = (BTreeSet::new(), BTreeSet::new());
+        for service in &desired.services {
             let was_down = self.down.contains(&service.key);
-            if self.is_up(service) {
+            if service.is_up() {
+                up.insert(service.key);
                 if was_down {
                     let told = "some backend takes its new flows again";
                     let news = News::new(EventKind::ServiceUp, Cause::Agent, told);
@@ -232,8 +226,10 @@ impl Agent {
                 }
                 continue;
             }
-            let pends = |b: &BackendConfig| self.live(service, b.key).standing == Standing::Pending;
-            if was_down || !service.backends.iter().any(pends) {
+            // A new one may be up in a moment.
+            let pends = |b: &Backend| self.health.awaits_probe(service.key, b.key);
+            let was_up = self.up.contains(&service.key);
+            if was_up || was_down || !service.backends.iter().any(pends) {
                 down.insert(service.key);
                 if !was_down {
                     let news = News::new(EventKind::ServiceDown, Cause::Agent, why_down(service));
@@ -241,7 +237,7 @@ impl Agent {
                 }
             }
         }
-        self.down = down;
+        (self.up, self.down) = (up, down);
     }
 
     /// An agent says something else: told where that is no mere percentage.
@@ -306,7 +302,11 @@ impl Agent {
 }
 
 /// Why nobody takes a service's new flows.
-fn why_down(service: &ServiceConfig) -> String {
+fn why_down(service: &Service) -> String {
+    if service.backends.iter().any(Backend::wants_flows) {
+        let why = "the next hop of none of its backends is known";
+        return format!("drops new flows (unresolved): {why}");
+    }
     let why = match service.backends.len() {
         0 => "has no backend".to_owned(),
         1 => "has a single backend, and that takes none".to_owned(),

@@ -164,6 +164,8 @@ struct Agent {
     lives: Lives,
     /// Live weights were decided once.
     lives_begun: bool,
+    /// Services some of whose backends take new flows.
+    up: BTreeSet<ServiceKey>,
     /// Services that drop their new flows, as it was last told.
     down: BTreeSet<ServiceKey>,
     /// The way of probes that go through VIPs.

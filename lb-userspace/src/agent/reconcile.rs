@@ -36,14 +36,22 @@ impl Agent {
             let HealthCheck::Active(check) = &service.health else { continue };
             let name = Arc::from(service.name.as_str());
             let leaving = self.flows.leaving.get(&service.name).into_iter().flatten();
-            checks.extend(service.backends.iter().chain(leaving).map(|backend| CheckSpec {
-                service: service.key,
-                backend: backend.key,
-                name: Arc::clone(&name),
-                check: Arc::clone(check),
-                via: self.probes.target((service.key, backend.key)),
-                // What a former agent left says how it was: an answer in time may change it.
-                known: alive.get(&(service.key, backend.key)).copied(),
+            // Of one that the last ring hadn't, nothing was known.
+            let last = self.state.history.last_live(service.key);
+            let was_counted = |key| last.is_empty() || last.contains_key(key);
+            checks.extend(service.backends.iter().chain(leaving).map(|backend| {
+                CheckSpec {
+                    service: service.key,
+                    backend: backend.key,
+                    name: Arc::clone(&name),
+                    check: Arc::clone(check),
+                    via: self.probes.target((service.key, backend.key)),
+                    // What a former agent left says how it was: an answer in time may change it.
+                    known: alive
+                        .get(&(service.key, backend.key))
+                        .copied()
+                        .filter(|alive| *alive || was_counted(&backend.key)),
+                }
             }));
         }
         self.health.set(checks);
@@ -135,6 +143,7 @@ impl Agent {
             &self.ways.borrow(),
             &self.interfaces.borrow(),
             |service, backend| self.live(service, backend),
+            |service, backend| self.health.awaits_probe(service.key, backend),
         );
         let last = self.last_desired.take();
         let changes = match plan_after(last.as_ref(), &mut self.bases, &desired, &self.actual) {
@@ -156,7 +165,7 @@ impl Agent {
         }
         self.in_force_since = Instant::now();
         self.note_history(&desired);
-        self.tell_services();
+        self.tell_services(&desired);
         self.last_desired = Some(desired);
         Ok(())
     }

@@ -231,6 +231,7 @@ pub(super) async fn prepare(
         loads: LoadReports::default(),
         lives: Lives::default(),
         lives_begun: false,
+        up: BTreeSet::new(),
         down: BTreeSet::new(),
         probes: Probes::default(),
         ways: next_hops.resolutions(),

@@ -177,7 +177,7 @@ impl<'a> View<'a> {
             moving_slots: self.moving.get(&service.key).copied().unwrap_or(0),
             slots_moved_total: self.agent.flows.moved.get(&service.key).copied().unwrap_or(0),
             discovery: self.discovery(service),
-            up: self.agent.is_up(service),
+            up: self.agent.up.contains(&service.key),
             panic: mode.panic,
             backup_active: mode.backup,
             backends: service.backends.iter().map(backend).collect(),

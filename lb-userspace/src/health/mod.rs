@@ -220,6 +220,13 @@ impl Health {
         self.running.get(&(service, backend)).map(|running| running.report.look(|r| r.healthy))
     }
 
+    /// Whether a check's first probe hasn't ended in any way.
+    pub fn awaits_probe(&self, service: ServiceKey, backend: BackendKey) -> bool {
+        self.running.get(&(service, backend)).is_some_and(|running| {
+            running.report.look(|report| report.healthy.is_none() && report.inconclusive == 0)
+        })
+    }
+
     /// What a backend said of its load, if that came after `last`.
     pub fn endpoint_load(
         &self,

@@ -108,6 +108,11 @@ pub struct Service {
 }
 
 impl Service {
+    /// Some backend takes its new flows.
+    pub fn is_up(&self) -> bool {
+        self.backends.iter().any(|backend| backend.wants_flows() && backend.route.is_some())
+    }
+
     /// The members of its ring.
     pub fn counted(&self) -> impl Iterator<Item = &Backend> {
         self.backends.iter().filter(|backend| backend.counted)
@@ -153,6 +158,13 @@ pub struct Backend {
     pub forward: Forward,
     /// How the frame leaves; `None` until the next hop is known.
     pub route: Option<Route>,
+}
+
+impl Backend {
+    /// It has a part of its service's new flows.
+    pub fn wants_flows(&self) -> bool {
+        self.weight > 0 && self.live_permille > 0
+    }
 }
 
 /// The way to a backend's next hop, as the kernel's tables or the config say.

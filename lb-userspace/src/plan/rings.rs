@@ -41,9 +41,10 @@ pub(super) fn sizes(services: &[Service], present: impl Fn(&Service) -> Option<u
 pub(super) fn same_inputs(one: &Service, other: &Service) -> bool {
     let inputs = |service: &Service| {
         let members = service.counted().map(|b| (b.key, b.weight, b.live_permille));
-        let leaving = service.leaving.iter().map(|b| b.key);
-        let (members, leaving): (Vec<_>, Vec<_>) = (members.collect(), leaving.collect());
-        (service.affinity, service.ring_size, members, leaving)
+        // Slots may name whom the ring hasn't: one that is gone has to be looked for.
+        let named = service.backends.iter().chain(&service.leaving).map(|b| b.key);
+        let (members, named): (Vec<_>, Vec<_>) = (members.collect(), named.collect());
+        (service.affinity, service.ring_size, members, named)
     };
     inputs(one) == inputs(other)
 }

@@ -294,6 +294,34 @@ fn what_did_not_change_is_not_planned_again() {
     );
 }
 
+/// Slots may name a backend that the ring hasn't: it came back, and nothing is known of it yet.
+#[test]
+fn slots_forget_one_that_goes_before_it_counts() {
+    let (mut actual, mut bases) = (empty(), Bases::default());
+    let one = || backend(1, 1000);
+    let left = Service {
+        leaving: vec![Backend { live_permille: 0, ..backend(2, 1000) }],
+        ..service(1, vec![one()])
+    };
+    let back = Backend { counted: false, alive: false, ..backend(2, 0) };
+    let steps = [
+        service(1, vec![one(), backend(2, 1000)]),
+        left,
+        service(1, vec![one(), back]),
+        service(1, vec![one()]),
+    ]
+    .map(|service| desired(vec![service]));
+    let mut last = None;
+    for step in &steps {
+        for change in &plan_after(last, &mut bases, step, &actual).unwrap() {
+            actual.apply(change);
+            check_whole(&actual);
+        }
+        last = Some(step);
+    }
+    assert_eq!(actual.backends.len(), 1);
+}
+
 /// Nothing is remembered of packets that stand alone.
 #[test]
 fn slots_of_single_packets_never_move() {
