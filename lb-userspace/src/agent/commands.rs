@@ -213,14 +213,14 @@ impl Agent {
         self.open_probes(&effective.services).map_err(|why| {
             ApiError::new(ErrorKind::Failed, format!("nothing was changed: {why}"))
         })?;
-        state.save(&self.config.state_file).map_err(|error| {
+        self.saving.now(&state, &self.config.state_file).map_err(|error| {
             ApiError::new(ErrorKind::Failed, format!("nothing was changed: {error}"))
         })?;
         let former = std::mem::replace(&mut self.state, state);
         self.take_effect();
         if let Some(trouble) = self.trouble.clone() {
             self.state = former;
-            if let Err(error) = self.state.save(&self.config.state_file) {
+            if let Err(error) = self.saving.now(&self.state, &self.config.state_file) {
                 tracing::error!("{error}");
             }
             self.take_effect();

@@ -153,7 +153,7 @@ impl Agent {
             return Err(trouble);
         }
         // Behind everything that packets wait for.
-        self.flows.unsaved = true;
+        self.saving.note(true);
         let of = |services: &[ServiceConfig]| services.iter().find(|s| s.name == name).cloned();
         let (before, after) = (of(&former.services), of(&self.effective.services));
         if let (Some(before), Some(after)) = (before, after) {

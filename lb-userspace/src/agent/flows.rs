@@ -25,9 +25,6 @@ use crate::{
 /// A survey may take a part of a CPU: it rests so many times as long as it took.
 const REST: u32 = 10;
 
-/// From a save that failed to the next try.
-const SAVE_AGAIN: Duration = Duration::from_secs(5);
-
 /// A survey that ended, and how long it took.
 pub(super) type Surveyed = Result<(Survey, Duration), dataplane::Error>;
 
@@ -50,10 +47,6 @@ pub(super) struct FlowWatch {
     surveying: bool,
     /// Not before then.
     next: Instant,
-    /// The state must be saved.
-    pub(super) unsaved: bool,
-    /// Not before then: it failed.
-    save_again: Instant,
 }
 
 impl FlowWatch {
@@ -69,8 +62,6 @@ impl FlowWatch {
             ends,
             surveying: false,
             next: Instant::now(),
-            unsaved: false,
-            save_again: Instant::now(),
         }
     }
 }
@@ -190,7 +181,7 @@ impl Agent {
                 settled |= self.state.history.settle(service.key);
             }
         }
-        self.flows.unsaved |= settled;
+        self.saving.note(settled);
         if settled && !self.flows.leaving.is_empty() {
             self.take_effect();
         }
@@ -250,7 +241,7 @@ impl Agent {
             let news = News::new(EventKind::BackendLeft, Cause::Traffic, told).was("leaving");
             self.event(news.about(name, backend));
         }
-        self.flows.unsaved = true;
+        self.saving.note(true);
         self.take_effect();
     }
 
@@ -311,20 +302,6 @@ impl Agent {
             let live = |key| live.get(&key).copied();
             news |= self.state.history.note(service, size, now, live);
         }
-        self.flows.unsaved |= news;
-    }
-
-    /// Saves what is new in the history, behind everything that packets wait for.
-    pub(super) fn save_history(&mut self) {
-        if !self.flows.unsaved || Instant::now() < self.flows.save_again {
-            return;
-        }
-        match self.state.save(&self.config.state_file) {
-            Ok(()) => self.flows.unsaved = false,
-            Err(error) => {
-                self.flows.save_again = Instant::now() + SAVE_AGAIN;
-                tracing::error!("{error}; a cold start would not know the last rings");
-            }
-        }
+        self.saving.note(news);
     }
 }

@@ -16,6 +16,7 @@ mod interfaces;
 mod live;
 mod reconcile;
 mod reload;
+mod saving;
 mod start;
 mod status;
 mod through_vip;
@@ -52,6 +53,7 @@ use config_watch::ConfigWatch;
 pub use desired::idle_seconds;
 use flows::{FlowWatch, Surveyed};
 use live::LoadReports;
+use saving::Saving;
 use start::Servers;
 pub use start::{Settings, capacity, room};
 use through_vip::Probes;
@@ -112,7 +114,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     }
     let servers = doors.open();
     agent.serve(inputs, &mut terminate, &mut interrupt).await;
-    agent.save_history();
+    agent.save_last_history();
     agent.event(News::new(EventKind::Stopping, Cause::Agent, "the agent stops"));
     servers.stop().await;
     let finished = agent.finish(settings.keep);
@@ -141,6 +143,7 @@ struct Agent {
     config_path: PathBuf,
     config: Config,
     state: State,
+    saving: Saving,
     _state_lock: Option<StateLock>,
     /// Config and state together.
     effective: Effective,

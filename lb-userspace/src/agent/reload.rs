@@ -73,7 +73,7 @@ impl Agent {
         }
         self.attach_since(&attached, Cause::Config);
         if self.state.overrides != former.state.overrides
-            && let Err(error) = self.state.save(&self.config.state_file)
+            && let Err(error) = self.saving.now(&self.state, &self.config.state_file)
         {
             warnings.push(format!("live changes that the config took back may return: {error}"));
         }

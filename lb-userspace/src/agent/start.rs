@@ -25,6 +25,7 @@ use super::{
     config_watch::ConfigWatch,
     flows::FlowWatch,
     live::LoadReports,
+    saving::Saving,
     through_vip::Probes,
 };
 use crate::{
@@ -215,6 +216,7 @@ pub(super) async fn prepare(
         config_path: settings.config.clone(),
         config,
         state,
+        saving: Saving::new(),
         _state_lock: state_lock,
         effective,
         plane,
