@@ -6,8 +6,6 @@
 
 use core::ops::Deref;
 
-use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
-
 use crate::{
     flow::{self, Flow, destination_port, source_port},
     id::{BackendId, ServiceId},
@@ -20,7 +18,7 @@ use crate::{
     select,
     tables::Tables,
     translate::{self, Becomes, End},
-    verdict::{DropReason, MayBe, Packed, Verdict},
+    verdict::{DropReason, Packed, Verdict},
 };
 
 /// What a way to a client is asked for with.
@@ -43,32 +41,16 @@ pub trait Ways {
     fn way(&self, request: Request<'_>) -> Result<Way, DropReason>;
 }
 
-/// Decides what becomes of a frame that [`crate::balance::balance`] passes unless it is an answer,
-/// and rewrites it where it is one. The content of a frame that is dropped is not defined any more.
-pub fn answer<B: Buffer>(
-    packet: Packet<B>,
-    may_be: MayBe,
-    tables: &impl Tables,
-    ways: &impl Ways,
-) -> Packed {
-    match may_be {
-        MayBe::AnswerIpv4 => from_backend::<Ipv4Hdr, B>(packet, tables, ways),
-        MayBe::AnswerIpv6 => from_backend::<Ipv6Hdr, B>(packet, tables, ways),
-        MayBe::ErrorIpv4 => error::<Ipv4Hdr, B>(packet, tables, ways),
-        MayBe::ErrorIpv6 => error::<Ipv6Hdr, B>(packet, tables, ways),
-    }
-}
-
 /// A packet as it came.
-struct Frame<N> {
-    link: Link,
-    header: N,
-    transport: Transport,
+pub(crate) struct Frame<N> {
+    pub(crate) link: Link,
+    pub(crate) header: N,
+    pub(crate) transport: Transport,
 }
 
 impl<N: Network> Frame<N> {
     #[inline(always)]
-    fn read<B: Buffer>(packet: &Packet<B>) -> Option<Self> {
+    pub(crate) fn read<B: Buffer>(packet: &Packet<B>) -> Option<Self> {
         let link = Link::read(packet)?;
         let offset = link.tags.link_len();
         let header = N::read(packet, offset)?;
@@ -131,10 +113,7 @@ pub fn from_backend<N: Network, B: Buffer>(
     }
     let headers = translate::headers(*link, transport.offset, transport.protocol);
     let to = becomes(&entry);
-    let written = packet
-        .write(0, way.macs[0])
-        .and_then(|()| packet.write(4, way.macs[1]))
-        .and_then(|()| packet.write(8, way.macs[2]))
+    let written = put_macs(&mut packet, &way)
         .and_then(|()| translate::end::<N, B>(&mut packet, headers, End::Source, port, to));
     match written {
         Ok(_) => answered(&packet, who, &way),
@@ -181,10 +160,7 @@ fn error_about_forwarded<N: Network, B: Buffer>(
     let to = becomes(&entry);
     let outside = if is_backend { to.difference } else { 0 };
     let network = frame.link.tags.link_len();
-    let written = packet
-        .write(0, way.macs[0])
-        .and_then(|()| packet.write(4, way.macs[1]))
-        .and_then(|()| packet.write(8, way.macs[2]))
+    let written = put_macs(&mut packet, &way)
         .and_then(|()| match is_backend {
             true => translate::address::<N, B>(&mut packet, network, End::Source, to),
             false => Ok(0),
@@ -317,7 +293,10 @@ fn too_long<N: Network>(header: &N, who: (ServiceId, BackendId)) -> Packed {
 
 /// What [`flow::flags`] checks of packets of every protocol.
 #[inline(always)]
-fn check<N: Network, B: Buffer>(packet: &Packet<B>, frame: &Frame<N>) -> Result<(), DropReason> {
+pub(crate) fn check<N: Network, B: Buffer>(
+    packet: &Packet<B>,
+    frame: &Frame<N>,
+) -> Result<(), DropReason> {
     if frame.header.is_expired() {
         return Err(DropReason::Expired);
     }
@@ -328,12 +307,23 @@ fn check<N: Network, B: Buffer>(packet: &Packet<B>, frame: &Frame<N>) -> Result<
 }
 
 #[inline(always)]
-fn answered<B: Buffer>(packet: &Packet<B>, who: (ServiceId, BackendId), way: &Way) -> Packed {
+pub(crate) fn put_macs<B: Buffer>(packet: &mut Packet<B>, way: &Way) -> Result<(), DropReason> {
+    packet.write(0, way.macs[0])?;
+    packet.write(4, way.macs[1])?;
+    packet.write(8, way.macs[2])
+}
+
+#[inline(always)]
+pub(crate) fn answered<B: Buffer>(
+    packet: &Packet<B>,
+    who: (ServiceId, BackendId),
+    way: &Way,
+) -> Packed {
     Packed::answered(verdict(packet.ingress_ifindex(), way.ifindex), who, way.ifindex)
 }
 
 #[inline(always)]
-fn verdict(ingress_ifindex: u32, egress_ifindex: u32) -> Verdict {
+pub(crate) fn verdict(ingress_ifindex: u32, egress_ifindex: u32) -> Verdict {
     match egress_ifindex {
         0 => Verdict::Transmit,
         egress if egress == ingress_ifindex => Verdict::Transmit,
@@ -342,6 +332,6 @@ fn verdict(ingress_ifindex: u32, egress_ifindex: u32) -> Verdict {
 }
 
 #[inline(always)]
-fn same(one: &Address, other: &Address) -> bool {
+pub(crate) fn same(one: &Address, other: &Address) -> bool {
     u128::from_ne_bytes(*one) == u128::from_ne_bytes(*other)
 }

@@ -6,11 +6,11 @@ use crate::{
     candidates,
     flow::{self, Flow},
     id::{BackendId, ServiceId},
-    layout::FAMILY_V4,
+    layout::{FULLNAT, Handed},
     link::{Link, NetworkProtocol},
     network::Network,
     packet::{Buffer, Packet},
-    rewrite::{self, Inner},
+    rewrite::{self, Done, Inner},
     select,
     tables::Tables,
     translate,
@@ -43,7 +43,7 @@ fn journey<N: Network, B: Buffer>(packet: Packet<B>, link: Link, tables: &impl T
         Ok(transport) if select::serves(vip, transport.protocol) => transport,
         // An ICMP error may be about an answer.
         Ok(transport) if transport.protocol == N::CONTROL => return not_ours(&header, in_force),
-        Ok(_) => return Packed::PASS,
+        Ok(_) => return to_vip::<N>(in_force),
         Err(reason) => return unknown(reason),
     };
     let ports = match flow::ports(&packet, offset, &header, transport) {
@@ -51,7 +51,7 @@ fn journey<N: Network, B: Buffer>(packet: Packet<B>, link: Link, tables: &impl T
         Err(reason) => return unknown(reason),
     };
     let Some(service) = select::service(vip, transport.protocol, ports, in_force, tables) else {
-        return Packed::PASS;
+        return to_vip::<N>(in_force);
     };
     let id = ServiceId(service.id);
     let flags = match flow::flags(&packet, offset, &header, transport) {
@@ -83,19 +83,29 @@ fn journey<N: Network, B: Buffer>(packet: Packet<B>, link: Link, tables: &impl T
     // The hash may be that of the client's address alone. Whatever ports do to the bits of a flow's
     // own, they stay as random as they were.
     let inner = Inner::of(&header, hash ^ u64::from(ports));
-    let written = rewrite::toward_or(packet, link, inner, record, |mut packet, kind| {
+    let done = rewrite::toward_or(packet, link, inner, record, |mut packet, kind| {
         if kind.is_nat() {
             let headers = translate::headers(link, transport.offset, transport.protocol);
             let port = flow::destination_port(ports);
-            translate::toward::<N, B>(&mut packet, headers, port, record, kind)
+            translate::toward::<N, B>(&mut packet, headers, port, record, kind)?;
+        } else if kind.is_fullnat() {
+            tables.hand_over(Handed {
+                service: service.id,
+                backend: backend.0,
+                idle_seconds: service.idle_seconds,
+                mtu: 0,
+            });
+            return Ok(Done::HandedOver);
         } else if choice.has_others() {
-            candidates::toward(packet, &inner, record, choice, tables)
+            candidates::toward(packet, &inner, record, choice, tables)?;
         } else {
-            rewrite::gue(packet, link, inner, record, kind)
+            rewrite::gue(packet, link, inner, record, kind)?;
         }
+        Ok(Done::Written)
     });
-    match written {
-        Ok(()) => forwarded,
+    match done {
+        Ok(Done::Written) => forwarded,
+        Ok(Done::HandedOver) => Packed::refused_unless(MayBe::fullnat::<N>(), id, backend),
         Err(reason) => Packed::refused(reason, id, backend),
     }
 }
@@ -107,11 +117,19 @@ fn not_ours<N: Network>(header: &N, in_force: select::InForce<'_>) -> Packed {
     if in_force.answers() == 0 {
         return Packed::PASS;
     }
-    let is_v4 = N::FAMILY == FAMILY_V4;
-    Packed::pass_unless(match header.protocol() == N::CONTROL {
-        true if is_v4 => MayBe::ErrorIpv4,
-        true => MayBe::ErrorIpv6,
-        false if is_v4 => MayBe::AnswerIpv4,
-        false => MayBe::AnswerIpv6,
+    let is_error = header.protocol() == N::CONTROL;
+    Packed::pass_unless(if in_force.answers() & u32::from(FULLNAT) == 0 {
+        MayBe::answer::<N>(is_error)
+    } else {
+        MayBe::back::<N>(is_error)
     })
+}
+
+/// The same of one that is sent to a VIP: its address may be a pool's, too.
+#[inline(always)]
+fn to_vip<N: Network>(in_force: select::InForce<'_>) -> Packed {
+    if in_force.answers() & u32::from(FULLNAT) == 0 {
+        return Packed::PASS;
+    }
+    Packed::pass_unless(MayBe::back::<N>(false))
 }

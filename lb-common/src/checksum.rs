@@ -27,8 +27,30 @@ pub const fn difference(old: u16, new: u16) -> u32 {
 /// What the sum over an address gains where it becomes another one, folded. Addresses of both
 /// families, in the form that they share: the word that tells an IPv4 address is 0xffff, which adds
 /// nothing to a one's complement sum, so this holds from one family to the other, too.
+#[inline(always)]
 pub const fn address_difference(old: &[u8; 16], new: &[u8; 16]) -> u32 {
-    fold(!sum(old) as u32 + sum(new) as u32) as u32
+    fold(!(address_sum(old) as u16) as u32 + address_sum(new)) as u32
+}
+
+/// Folded sum over an address, by longer words than [`sum`].
+#[inline(always)]
+pub const fn address_sum(address: &[u8; 16]) -> u32 {
+    let [high, low] = halves(address);
+    let half = u32::MAX as u64;
+    fold_words((high & half) + (high >> 32) + (low & half) + (low >> 32)) as u32
+}
+
+/// Folds a sum over 32-bit words as they lie in memory, of which there are less than 2¹⁶, and turns
+/// it where that is needed (RFC 1071 section 2).
+#[inline(always)]
+pub const fn fold_words(sum: u64) -> u16 {
+    fold((sum & 0xffff) as u32 + (sum >> 16 & 0xffff) as u32 + (sum >> 32) as u32).to_be()
+}
+
+#[inline(always)]
+const fn halves(address: &[u8; 16]) -> [u64; 2] {
+    let words = u128::from_ne_bytes(*address);
+    [(words >> 64) as u64, words as u64]
 }
 
 /// A checksum after the sum over what it covers gained that much (RFC 1624 equation 3).
@@ -59,6 +81,7 @@ mod tests {
         for (old, new) in [(v4, v6), (v6, v4), (v4, v4), (v6, v6)] {
             let gained = address_difference(&old, &new);
             let sum_of = |address: &[u8; 16]| u32::from(sum(address));
+            assert_eq!(gained, u32::from(fold(!sum(&old) as u32 + sum_of(&new))));
             let whole = fold(sum_of(&old) + gained);
             assert_eq!(whole % 0xffff, (sum_of(&new) % 0xffff) as u16);
         }

@@ -8,11 +8,13 @@
 pub mod answer;
 pub mod balance;
 pub mod candidates;
+pub mod carry_on;
 pub mod checksum;
 pub mod decapsulate;
 #[cfg(any(test, feature = "std"))]
 pub mod directory_builder;
 pub mod flow;
+pub mod fullnat;
 pub mod hash;
 pub mod id;
 pub mod layout;

@@ -27,6 +27,11 @@ pub unsafe trait Buffer {
     /// it. `false`, and nothing changed, where there is no room.
     #[must_use]
     fn grow_front(&mut self, bytes: i32) -> bool;
+
+    /// Takes away all behind that many bytes. All addresses are void after it. `false`, and nothing
+    /// changed, where it isn't longer or that can't be done.
+    #[must_use]
+    fn cut(&mut self, len: usize) -> bool;
 }
 
 /// Types that may be read from and written to any bytes.
@@ -145,6 +150,24 @@ impl<B: Buffer> Packet<B> {
         Some(unsafe { ((self.start + offset) as *const T).read_unaligned() })
     }
 
+    /// The sum over so many 32-bit words from `offset` bytes on, as they lie in memory, or `None`
+    /// past the end of what can be read.
+    #[inline(always)]
+    pub fn sum<const WORDS: usize>(&self, offset: usize) -> Option<u64> {
+        if !self.holds(offset, WORDS * size_of::<u32>()) {
+            return None;
+        }
+        let mut sum = 0;
+        let mut index = 0;
+        while index < WORDS {
+            let word = (self.start + offset + index * size_of::<u32>()) as *const u32;
+            // SAFETY: the bytes are inside the frame, checked above.
+            sum += u64::from(unsafe { word.read_unaligned() });
+            index += 1;
+        }
+        Some(sum)
+    }
+
     /// Writes a value at `offset` bytes.
     ///
     /// # Errors
@@ -184,6 +207,15 @@ impl<B: Buffer> Packet<B> {
             Err(DropReason::NoHeadroom)
         }
     }
+
+    /// The frame's first `len` bytes.
+    ///
+    /// # Errors
+    /// [`DropReason::Truncated`]: the frame is as it was.
+    #[inline(always)]
+    pub fn cut(mut self, len: usize) -> Result<Self, DropReason> {
+        if self.buffer.cut(len) { Ok(Self::new(self.buffer)) } else { Err(DropReason::Truncated) }
+    }
 }
 
 /// A part of a frame, up to its end.
@@ -219,6 +251,11 @@ unsafe impl Buffer for Behind<'_> {
 
     #[inline(always)]
     fn grow_front(&mut self, _: i32) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn cut(&mut self, _: usize) -> bool {
         false
     }
 }

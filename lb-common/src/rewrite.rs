@@ -40,6 +40,15 @@ impl Inner {
     }
 }
 
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// It is as it leaves.
+    Written,
+    /// Another program goes on with it.
+    HandedOver,
+}
+
 /// Writes the frame toward the backend.
 ///
 /// # Errors
@@ -52,7 +61,8 @@ pub fn toward<B: Buffer>(
     inner: Inner,
     record: &BackendRecord,
 ) -> Result<(), DropReason> {
-    toward_or(packet, link, inner, record, |packet, kind| gue(packet, link, inner, record, kind))
+    let gue = |packet, kind| gue(packet, link, inner, record, kind).map(|()| Done::Written);
+    toward_or(packet, link, inner, record, gue).map(|_| ())
 }
 
 /// The same, where the caller knows how GUE headers are written, and addresses rewritten: only the
@@ -66,26 +76,27 @@ pub(crate) fn toward_or<B: Buffer>(
     link: Link,
     inner: Inner,
     record: &BackendRecord,
-    otherwise: impl FnOnce(Packet<B>, Kind) -> Result<(), DropReason>,
-) -> Result<(), DropReason> {
+    otherwise: impl FnOnce(Packet<B>, Kind) -> Result<Done, DropReason>,
+) -> Result<Done, DropReason> {
     let kind = Kind::try_from(record.kind).map_err(|_| DropReason::Inconsistent)?;
     if kind.outer_len() + inner.len > usize::from(record.mtu) {
         return Err(DropReason::TooBig);
     }
     match kind {
-        Kind::L2 => l2(packet, record),
+        Kind::L2 => l2(packet, record)?,
         Kind::Ipv4 => {
             let (mut packet, at) =
                 encapsulate::<20, B>(packet, link.tags, NetworkProtocol::Ipv4, record)?;
-            ipv4(&mut packet, at, Ipv4Hdr::LEN, inner, record)
+            ipv4(&mut packet, at, Ipv4Hdr::LEN, inner, record)?;
         }
         Kind::Ipv6 => {
             let (mut packet, at) =
                 encapsulate::<40, B>(packet, link.tags, NetworkProtocol::Ipv6, record)?;
-            ipv6(&mut packet, at, Ipv6Hdr::LEN, inner)
+            ipv6(&mut packet, at, Ipv6Hdr::LEN, inner)?;
         }
-        Kind::GueIpv4 | Kind::GueIpv6 | Kind::NatIpv4 | Kind::NatIpv6 => otherwise(packet, kind),
+        _ => return otherwise(packet, kind),
     }
+    Ok(Done::Written)
 }
 
 /// Puts IP, UDP and GUE headers in front of the packet.

@@ -5,11 +5,12 @@ use crate::{
     hash::reduce,
     id::BackendId,
     layout::{
-        Affinity, BackendEntry, BackendRecord, Directory, FlowKey, Half, PROTOCOL_TCP,
-        PROTOCOL_UDP, SERVICE_POSITIONS, ServiceEntry, Slot, VIP_POSITIONS, VipEntry, service_key,
+        Affinity, BackendEntry, BackendRecord, Directory, FAMILY_V4, FAMILY_V6, FlowKey, Half,
+        PROTOCOL_TCP, PROTOCOL_UDP, SERVICE_POSITIONS, ServiceEntry, Slot, VIP_POSITIONS, VipEntry,
+        service_key,
     },
     moving::{self, Choice, MovingFlow},
-    network::{Network, TCP, UDP},
+    network::{Address, Network, TCP, UDP, is_mapped},
     tables::Tables,
     verdict::DropReason,
 };
@@ -47,6 +48,26 @@ pub fn vip<'t, N: Network>(
     let position = in_force.half.vip_position(address);
     let vip = tables.vip(in_force.number * VIP_POSITIONS + position)?;
     (vip.address == address && vip.family == N::FAMILY).then_some(vip)
+}
+
+/// Whether a service takes packets to an address and port: what comes there is no answer.
+#[inline(always)]
+pub fn is_served(address: &Address, port: u16, protocol: u8, tables: &impl Tables) -> bool {
+    let Some(directory) = tables.directory() else { return false };
+    let in_force = InForce::of(directory);
+    let number = u128::from_be_bytes(*address);
+    let (key, family) = if is_mapped(address) {
+        ([0, number as u64 & 0xffff_ffff], FAMILY_V4)
+    } else {
+        ([(number >> 64) as u64, number as u64], FAMILY_V6)
+    };
+    let position = in_force.number * VIP_POSITIONS + in_force.half.vip_position(key);
+    tables.vip(position).is_some_and(|vip| {
+        vip.address == key
+            && vip.family == family
+            && serves(vip, protocol)
+            && service(vip, protocol, u32::from(port).to_be(), in_force, tables).is_some()
+    })
 }
 
 /// Whether any service of the VIP speaks the protocol.

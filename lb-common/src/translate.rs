@@ -4,7 +4,7 @@
 //! cover the words (RFC 1624): so a wrong checksum stays wrong, whoever made it.
 
 use crate::{
-    checksum,
+    checksum, flow,
     layout::{BackendRecord, Kind},
     link::{Link, MACS_LEN},
     network::{Address, Network, TCP, UDP},
@@ -118,6 +118,38 @@ pub fn end<N: Network, B: Buffer>(
     let mut transport = packet.behind(headers.transport);
     let headers = Headers { network: 0, transport: 0, ..headers };
     Ok(gained + self::port(&mut transport, headers, end, port, to)?)
+}
+
+/// Replaces both ends of a whole packet with these ports, as they lie in it. Neither port that they
+/// become is 0.
+///
+/// # Errors
+/// As [`end`].
+#[inline(always)]
+pub fn both<N: Network, B: Buffer>(
+    packet: &mut Packet<B>,
+    headers: Headers,
+    ports: u32,
+    source: Becomes<'_>,
+    destination: Becomes<'_>,
+) -> Result<(), DropReason> {
+    let network = headers.network;
+    N::write_address(packet, network + N::SOURCE_AT, source.address)?;
+    N::write_address(packet, network + N::DESTINATION_AT, destination.address)?;
+    let of_addresses = source.difference + destination.difference;
+    if let Some(at) = N::CHECKSUM_AT {
+        let old = u16::from_be(packet.read(network + at).ok_or(DropReason::Truncated)?);
+        packet.write(network + at, checksum::updated(old, of_addresses).to_be())?;
+    }
+    // Options may be before it.
+    let mut transport = packet.behind(headers.transport);
+    let headers = Headers { network: 0, transport: 0, ..headers };
+    let become_ports = u32::from(source.port) << 16 | u32::from(destination.port);
+    transport.write(0, become_ports.to_be())?;
+    let of_source = checksum::difference(flow::source_port(ports), source.port);
+    let of_destination = checksum::difference(flow::destination_port(ports), destination.port);
+    transport_checksum(&mut transport, headers, of_addresses + of_source + of_destination)?;
+    Ok(())
 }
 
 /// Replaces the port of one end in a transport header, and updates the header's checksum, for the

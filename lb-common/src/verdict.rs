@@ -1,6 +1,10 @@
 //! What becomes of a packet, and why.
 
-use crate::id::{BackendId, ServiceId};
+use crate::{
+    id::{BackendId, ServiceId},
+    layout::FAMILY_V4,
+    network::Network,
+};
 
 /// What happens to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +51,8 @@ impl Outcome {
     }
 }
 
-/// What a packet may be that is for no service: each has a program of its own, because the stack of
-/// one has no room for all.
+/// What a packet may be that the first program doesn't finish: each has a program of its own, because
+/// the stack of one has no room for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum MayBe {
@@ -60,16 +64,86 @@ pub enum MayBe {
     ErrorIpv4 = 2,
     /// An ICMPv6 error.
     ErrorIpv6 = 3,
+    /// A client's packet by IPv4, under `fullnat`.
+    FullnatIpv4 = 4,
+    /// The same by IPv6.
+    FullnatIpv6 = 5,
+    /// An answer by IPv4, under `fullnat`.
+    BackIpv4 = 6,
+    /// The same by IPv6.
+    BackIpv6 = 7,
+    /// An ICMP error, where some services are under `fullnat`.
+    FullnatErrorIpv4 = 8,
+    /// The same by IPv6.
+    FullnatErrorIpv6 = 9,
+    /// An answer by IPv4 that is too long for its way, under `fullnat`.
+    TooLongIpv4 = 10,
+    /// The same by IPv6.
+    TooLongIpv6 = 11,
+    /// An ICMP error about an answer, under `fullnat`.
+    AboutAnswerIpv4 = 12,
+    /// The same by IPv6.
+    AboutAnswerIpv6 = 13,
 }
 
 impl MayBe {
     /// Every one, in the order of their numbers, and the name of its program.
-    pub const ALL: [(Self, &'static str); 4] = [
+    pub const ALL: [(Self, &'static str); 14] = [
         (Self::AnswerIpv4, "xlb_answer_ipv4"),
         (Self::AnswerIpv6, "xlb_answer_ipv6"),
         (Self::ErrorIpv4, "xlb_error_ipv4"),
         (Self::ErrorIpv6, "xlb_error_ipv6"),
+        (Self::FullnatIpv4, "xlb_fullnat_ipv4"),
+        (Self::FullnatIpv6, "xlb_fullnat_ipv6"),
+        (Self::BackIpv4, "xlb_back_ipv4"),
+        (Self::BackIpv6, "xlb_back_ipv6"),
+        (Self::FullnatErrorIpv4, "xlb_fullnat_error_ipv4"),
+        (Self::FullnatErrorIpv6, "xlb_fullnat_error_ipv6"),
+        (Self::TooLongIpv4, "xlb_too_long_ipv4"),
+        (Self::TooLongIpv6, "xlb_too_long_ipv6"),
+        (Self::AboutAnswerIpv4, "xlb_about_answer_ipv4"),
+        (Self::AboutAnswerIpv6, "xlb_about_answer_ipv6"),
     ];
+
+    /// What may be about `nat`.
+    #[inline(always)]
+    pub const fn answer<N: Network>(is_error: bool) -> Self {
+        match (is_error, N::FAMILY == FAMILY_V4) {
+            (false, true) => Self::AnswerIpv4,
+            (false, false) => Self::AnswerIpv6,
+            (true, true) => Self::ErrorIpv4,
+            (true, false) => Self::ErrorIpv6,
+        }
+    }
+
+    /// What may be about `fullnat`.
+    #[inline(always)]
+    pub const fn back<N: Network>(is_error: bool) -> Self {
+        match (is_error, N::FAMILY == FAMILY_V4) {
+            (false, true) => Self::BackIpv4,
+            (false, false) => Self::BackIpv6,
+            (true, true) => Self::FullnatErrorIpv4,
+            (true, false) => Self::FullnatErrorIpv6,
+        }
+    }
+
+    /// An error about an answer, under `fullnat`.
+    #[inline(always)]
+    pub const fn about_answer<N: Network>() -> Self {
+        if N::FAMILY == FAMILY_V4 { Self::AboutAnswerIpv4 } else { Self::AboutAnswerIpv6 }
+    }
+
+    /// An answer that is too long, under `fullnat`.
+    #[inline(always)]
+    pub const fn too_long<N: Network>() -> Self {
+        if N::FAMILY == FAMILY_V4 { Self::TooLongIpv4 } else { Self::TooLongIpv6 }
+    }
+
+    /// A client's packet under `fullnat`.
+    #[inline(always)]
+    pub const fn fullnat<N: Network>() -> Self {
+        if N::FAMILY == FAMILY_V4 { Self::FullnatIpv4 } else { Self::FullnatIpv6 }
+    }
 }
 
 /// An [`Outcome`] in two words, as the packet path hands it out.
@@ -80,8 +154,8 @@ impl MayBe {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packed {
     /// From the lowest bit on: verdict (2), whether it opens a connection (1), whether it is passed
-    /// only if [`crate::answer`] knows nothing else (1), whether it is an answer (1), what it may be
-    /// (2), 1 unused, reason (8), port (16), bytes, or an answer's interface (32).
+    /// only if [`crate::carry_on`] knows nothing else (1), whether it is an answer (1), 3 unused,
+    /// reason (8), port, or what it may be (16), bytes, or an answer's interface (32).
     what: u64,
     /// Backend (32), service (32).
     who: u64,
@@ -91,11 +165,19 @@ impl Packed {
     /// Not ours.
     pub const PASS: Self = Self { what: Verdict::Pass as u64, who: 0 };
 
-    /// Not for a service, but maybe of one: a pass, if [`crate::answer`] finds nothing else.
+    /// Not for a service, but maybe of one: a pass, if [`crate::carry_on`] finds nothing else.
     #[inline(always)]
     pub const fn pass_unless(may_be: MayBe) -> Self {
         let what = Verdict::Pass as u64 | MAYBE_ANSWER | (may_be as u64) << MAY_BE_SHIFT;
         Self { what, who: 0 }
+    }
+
+    /// For a service whose packets another program goes on with; refused, if there is none.
+    #[inline(always)]
+    pub const fn refused_unless(may_be: MayBe, service: ServiceId, backend: BackendId) -> Self {
+        let refused = Self::refused(DropReason::Inconsistent, service, backend);
+        let what = refused.what | MAYBE_ANSWER | (may_be as u64) << MAY_BE_SHIFT;
+        Self { what, ..refused }
     }
 
     /// Refused, with what was found before.
@@ -131,17 +213,27 @@ impl Packed {
         Self { what, who: who(service, backend) }
     }
 
-    /// What a packet may be that is passed only if it isn't.
+    /// What a packet may be that is passed, or refused, only if it isn't.
     #[inline(always)]
     pub const fn may_be(self) -> Option<MayBe> {
         if self.what & MAYBE_ANSWER == 0 {
             return None;
         }
-        Some(match self.what >> MAY_BE_SHIFT & 3 {
+        Some(match self.what >> MAY_BE_SHIFT & 0xf {
             0 => MayBe::AnswerIpv4,
             1 => MayBe::AnswerIpv6,
             2 => MayBe::ErrorIpv4,
-            _ => MayBe::ErrorIpv6,
+            3 => MayBe::ErrorIpv6,
+            4 => MayBe::FullnatIpv4,
+            5 => MayBe::FullnatIpv6,
+            6 => MayBe::BackIpv4,
+            7 => MayBe::BackIpv6,
+            8 => MayBe::FullnatErrorIpv4,
+            9 => MayBe::FullnatErrorIpv6,
+            10 => MayBe::TooLongIpv4,
+            11 => MayBe::TooLongIpv6,
+            12 => MayBe::AboutAnswerIpv4,
+            _ => MayBe::AboutAnswerIpv6,
         })
     }
 
@@ -207,7 +299,7 @@ impl Packed {
 
 const MAYBE_ANSWER: u64 = 8;
 const IS_ANSWER: u64 = 16;
-const MAY_BE_SHIFT: u32 = 5;
+const MAY_BE_SHIFT: u32 = 16;
 
 #[inline(always)]
 const fn who(service: ServiceId, backend: BackendId) -> u64 {
@@ -302,6 +394,12 @@ drop_reasons! {
     ForwardingOff = 17, "forwarding_off";
     /// An answer of a backend: the next hop toward the client has no known link-layer address yet.
     ClientUnresolved = 18, "client_unresolved";
+    /// Under `fullnat`, no free port toward the backend was found for a new flow.
+    PortsExhausted = 19, "ports_exhausted";
+    /// Under `fullnat`, the table of flows has no room for a new one.
+    FlowTableFull = 20, "flow_table_full";
+    /// Under `fullnat`, a reset of a connection that nobody knows.
+    NoFlow = 21, "no_flow";
 }
 
 impl DropReason {
@@ -329,6 +427,9 @@ impl DropReason {
         Self::NoRoute,
         Self::ForwardingOff,
         Self::ClientUnresolved,
+        Self::PortsExhausted,
+        Self::FlowTableFull,
+        Self::NoFlow,
     ];
 }
 
@@ -383,6 +484,9 @@ mod tests {
             let packed = Packed::pass_unless(may_be);
             assert_eq!((packed.verdict(), packed.may_be()), (Verdict::Pass, Some(may_be)));
             assert!(may_be as u32 == number && packed.reason_number() == 0);
+            let packed = Packed::refused_unless(may_be, service, backend);
+            assert_eq!((packed.verdict(), packed.may_be()), (Verdict::Drop, Some(may_be)));
+            assert_eq!((packed.service(), packed.backend()), (service, backend));
         }
         for &reason in DropReason::ALL {
             let refused = Outcome::from(Packed::refused(reason, service, BackendId::NONE));

@@ -147,7 +147,7 @@ fn check_outer(kind: Kind, ether_type: &[u8], outer: &[u8], inner: &[u8], inner_
             assert_eq!(outer[7], 64, "hop limit");
             (outer[6], 40)
         }
-        Kind::L2 | Kind::NatIpv4 | Kind::NatIpv6 => unreachable!(),
+        _ => unreachable!(),
     };
     match kind {
         Kind::Ipv4 | Kind::Ipv6 => assert_eq!(protocol, ip_in_ip),

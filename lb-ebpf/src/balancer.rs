@@ -4,6 +4,7 @@
 #![feature(asm_experimental_arch)]
 
 mod maps;
+mod translations;
 mod ways;
 
 use core::arch::asm;
@@ -17,8 +18,9 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_common::{
-    answer::{error, from_backend},
+    answer,
     balance::balance,
+    fullnat,
     packet::Packet,
     verdict::{MayBe, OUTCOME_PASS, Packed, Verdict},
 };
@@ -27,32 +29,40 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use ways::KernelWays;
 
-/// Programs that go on with what may be an answer, by the number of the [`MayBe`].
+/// Programs that go on with what the first one doesn't finish, by the number of the [`MayBe`].
 ///
 /// Programs, not functions: a call costs every packet more than most of its steps do (the kernel
 /// guards each return), and they need a stack of their own.
-#[btf_map(name = "answer_programs")]
-static ANSWER_PROGRAMS: ProgramArray<{ MayBe::ALL.len() }> = ProgramArray::new();
+#[btf_map(name = "programs")]
+static PROGRAMS: ProgramArray<{ MayBe::ALL.len() }> = ProgramArray::new();
 
 /// Turns the outcome of a packet into the kernel's action, and counts it.
 #[xdp(frags)]
 fn xlb(context: XdpContext) -> u32 {
     let outcome = balance(Packet::new(XdpBuffer::new(&context)), &maps::Maps);
-    if let Some(may_be) = outcome.may_be() {
-        go_on(&context, may_be);
-    }
-    maps::trace(outcome);
-    act(outcome)
+    go_on(&context, outcome);
+    act_toward(outcome)
 }
 
-/// Goes on with the program for what a packet may be. Where that fails, the packet is passed.
+/// Goes on with the program for what a packet may be. Where that fails, the outcome holds.
 #[inline(always)]
-fn go_on(context: &XdpContext, may_be: MayBe) {
-    match may_be {
-        MayBe::AnswerIpv4 => jump::<{ MayBe::AnswerIpv4 as u32 }>(context),
-        MayBe::AnswerIpv6 => jump::<{ MayBe::AnswerIpv6 as u32 }>(context),
-        MayBe::ErrorIpv4 => jump::<{ MayBe::ErrorIpv4 as u32 }>(context),
-        MayBe::ErrorIpv6 => jump::<{ MayBe::ErrorIpv6 as u32 }>(context),
+fn go_on(context: &XdpContext, outcome: Packed) {
+    match outcome.may_be() {
+        Some(MayBe::AnswerIpv4) => jump::<{ MayBe::AnswerIpv4 as u32 }>(context),
+        Some(MayBe::AnswerIpv6) => jump::<{ MayBe::AnswerIpv6 as u32 }>(context),
+        Some(MayBe::ErrorIpv4) => jump::<{ MayBe::ErrorIpv4 as u32 }>(context),
+        Some(MayBe::ErrorIpv6) => jump::<{ MayBe::ErrorIpv6 as u32 }>(context),
+        Some(MayBe::FullnatIpv4) => jump::<{ MayBe::FullnatIpv4 as u32 }>(context),
+        Some(MayBe::FullnatIpv6) => jump::<{ MayBe::FullnatIpv6 as u32 }>(context),
+        Some(MayBe::BackIpv4) => jump::<{ MayBe::BackIpv4 as u32 }>(context),
+        Some(MayBe::BackIpv6) => jump::<{ MayBe::BackIpv6 as u32 }>(context),
+        Some(MayBe::FullnatErrorIpv4) => jump::<{ MayBe::FullnatErrorIpv4 as u32 }>(context),
+        Some(MayBe::FullnatErrorIpv6) => jump::<{ MayBe::FullnatErrorIpv6 as u32 }>(context),
+        Some(MayBe::TooLongIpv4) => jump::<{ MayBe::TooLongIpv4 as u32 }>(context),
+        Some(MayBe::TooLongIpv6) => jump::<{ MayBe::TooLongIpv6 as u32 }>(context),
+        Some(MayBe::AboutAnswerIpv4) => jump::<{ MayBe::AboutAnswerIpv4 as u32 }>(context),
+        Some(MayBe::AboutAnswerIpv6) => jump::<{ MayBe::AboutAnswerIpv6 as u32 }>(context),
+        None => {}
     }
 }
 
@@ -70,7 +80,7 @@ fn jump<const TO: u32>(context: &XdpContext) {
             to = const TO,
             tail_call = const BPF_FUNC_tail_call,
             inlateout("r1") context.as_ptr() => _,
-            inlateout("r2") &raw const ANSWER_PROGRAMS => _,
+            inlateout("r2") &raw const PROGRAMS => _,
             out("r3") _,
             lateout("r4") _,
             lateout("r5") _,
@@ -82,25 +92,104 @@ fn jump<const TO: u32>(context: &XdpContext) {
 #[xdp(frags)]
 fn xlb_answer_ipv4(context: XdpContext) -> u32 {
     let packet = Packet::new(XdpBuffer::new(&context));
-    act_back(from_backend::<Ipv4Hdr, _>(packet, &maps::Maps, &KernelWays(&context)))
+    act_back(answer::from_backend::<Ipv4Hdr, _>(packet, &maps::Maps, &KernelWays(&context)))
 }
 
 #[xdp(frags)]
 fn xlb_answer_ipv6(context: XdpContext) -> u32 {
     let packet = Packet::new(XdpBuffer::new(&context));
-    act_back(from_backend::<Ipv6Hdr, _>(packet, &maps::Maps, &KernelWays(&context)))
+    act_back(answer::from_backend::<Ipv6Hdr, _>(packet, &maps::Maps, &KernelWays(&context)))
 }
 
 #[xdp(frags)]
 fn xlb_error_ipv4(context: XdpContext) -> u32 {
     let packet = Packet::new(XdpBuffer::new(&context));
-    act_back(error::<Ipv4Hdr, _>(packet, &maps::Maps, &KernelWays(&context)))
+    act_back(answer::error::<Ipv4Hdr, _>(packet, &maps::Maps, &KernelWays(&context)))
 }
 
 #[xdp(frags)]
 fn xlb_error_ipv6(context: XdpContext) -> u32 {
     let packet = Packet::new(XdpBuffer::new(&context));
-    act_back(error::<Ipv6Hdr, _>(packet, &maps::Maps, &KernelWays(&context)))
+    act_back(answer::error::<Ipv6Hdr, _>(packet, &maps::Maps, &KernelWays(&context)))
+}
+
+#[xdp(frags)]
+fn xlb_fullnat_ipv4(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    act_toward(fullnat::toward::<Ipv4Hdr, _>(packet, &maps::Maps))
+}
+
+#[xdp(frags)]
+fn xlb_fullnat_ipv6(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    act_toward(fullnat::toward::<Ipv6Hdr, _>(packet, &maps::Maps))
+}
+
+#[xdp(frags)]
+fn xlb_back_ipv4(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    let outcome = fullnat::back::<Ipv4Hdr, _>(packet, &maps::Maps, &KernelWays(&context));
+    go_on(&context, outcome);
+    act_back(outcome)
+}
+
+#[xdp(frags)]
+fn xlb_back_ipv6(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    let outcome = fullnat::back::<Ipv6Hdr, _>(packet, &maps::Maps, &KernelWays(&context));
+    go_on(&context, outcome);
+    act_back(outcome)
+}
+
+#[xdp(frags)]
+fn xlb_fullnat_error_ipv4(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    let outcome = fullnat::error::<Ipv4Hdr, _>(packet, &maps::Maps, &KernelWays(&context));
+    go_on(&context, outcome);
+    act_back(outcome)
+}
+
+#[xdp(frags)]
+fn xlb_fullnat_error_ipv6(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    let outcome = fullnat::error::<Ipv6Hdr, _>(packet, &maps::Maps, &KernelWays(&context));
+    go_on(&context, outcome);
+    act_back(outcome)
+}
+
+#[xdp(frags)]
+fn xlb_about_answer_ipv4(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    let outcome = fullnat::error_about_answer::<Ipv4Hdr, _>(packet, &maps::Maps);
+    go_on(&context, outcome);
+    act_toward(outcome)
+}
+
+#[xdp(frags)]
+fn xlb_about_answer_ipv6(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    let outcome = fullnat::error_about_answer::<Ipv6Hdr, _>(packet, &maps::Maps);
+    go_on(&context, outcome);
+    act_toward(outcome)
+}
+
+#[xdp(frags)]
+fn xlb_too_long_ipv4(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    act_toward(fullnat::too_long::<Ipv4Hdr, _>(packet, &maps::Maps))
+}
+
+#[xdp(frags)]
+fn xlb_too_long_ipv6(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    act_toward(fullnat::too_long::<Ipv6Hdr, _>(packet, &maps::Maps))
+}
+
+/// What becomes of a packet toward a backend.
+#[inline(always)]
+fn act_toward(outcome: Packed) -> u32 {
+    maps::trace(outcome);
+    act(outcome)
 }
 
 /// Says which way packets to a client go, when userspace asks: see [`ways::answer_question`].

@@ -4,7 +4,9 @@ use aya_ebpf::{
     EbpfContext as _,
     helpers::{
         bpf_xdp_adjust_head,
-        generated::{bpf_skb_change_head, bpf_xdp_get_buff_len},
+        generated::{
+            bpf_skb_change_head, bpf_skb_change_tail, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
+        },
     },
     programs::{TcContext, XdpContext},
 };
@@ -50,6 +52,13 @@ unsafe impl Buffer for XdpBuffer<'_> {
         // SAFETY: the helper takes the program's own context.
         unsafe { bpf_xdp_adjust_head(self.0.as_ptr().cast(), -bytes) == 0 }
     }
+
+    #[inline(always)]
+    fn cut(&mut self, len: usize) -> bool {
+        let bytes = len as i32 - self.whole_len() as i32;
+        // SAFETY: the helper takes the program's own context.
+        bytes < 0 && unsafe { bpf_xdp_adjust_tail(self.0.as_ptr().cast(), bytes) == 0 }
+    }
 }
 
 /// The kernel's buffer of one frame, as the network stack has it.
@@ -94,5 +103,11 @@ unsafe impl Buffer for SkbBuffer<'_> {
         let Ok(bytes) = u32::try_from(bytes) else { return false };
         // SAFETY: the helper takes the program's own context.
         unsafe { bpf_skb_change_head(self.0.skb.skb, bytes, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn cut(&mut self, len: usize) -> bool {
+        // SAFETY: the helper takes the program's own context.
+        len < self.whole_len() && unsafe { bpf_skb_change_tail(self.0.skb.skb, len as u32, 0) == 0 }
     }
 }

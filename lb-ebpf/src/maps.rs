@@ -13,7 +13,7 @@ use lb_common::{
     id::BackendId,
     layout::{
         AnswerEntry, AnswerKey, BackendCounters, BackendEntry, Beginning, Directory, FlowCounters,
-        FlowKey, FlowPlace, FlowRecord, FlowWords, GLIMPSES, Glimpse, SERVICE_POSITIONS,
+        FlowKey, FlowPlace, FlowRecord, FlowWords, GLIMPSES, Glimpse, Handed, SERVICE_POSITIONS,
         ServiceEntry, Slot, TraceRecord, VIP_POSITIONS, VipEntry,
     },
     tables::Tables,
@@ -21,13 +21,13 @@ use lb_common::{
 };
 
 /// `BPF_F_MMAPABLE`: the agent maps the table into its memory (kernel 5.5).
-const MAPPED: usize = 1024;
+pub const MAPPED: usize = 1024;
 
 // Places that the agent sizes when it loads the program.
 const SLOTS: usize = 65_537;
-const BACKENDS: usize = 1_024;
+pub const BACKENDS: usize = 1_024;
 const PORTS: usize = 64;
-const FLOWS: usize = 1 << 20;
+pub const FLOWS: usize = 1 << 20;
 
 #[btf_map(name = "directory")]
 static DIRECTORY: Array<Directory, 1, MAPPED> = Array::new();
@@ -63,6 +63,10 @@ static FLOW_GLIMPSES: Array<Glimpse, { GLIMPSES as usize }> = Array::new();
 #[btf_map(name = "trace")]
 static TRACE_RECORDS: Array<TraceRecord, 1> = Array::new();
 
+/// What the first program found, for the one that goes on.
+#[btf_map(name = "handed")]
+static HANDED: PerCpuArray<Handed, 1> = PerCpuArray::new();
+
 /// Keys of the flow hash, set when the program is loaded.
 #[unsafe(no_mangle)]
 static HASH_KEYS: HashKeys = HashKeys([const { Global::new(0) }; 12]);
@@ -94,6 +98,13 @@ impl KeySource for HashKeys {
 
 /// The tables of the packet path in the kernel's maps.
 pub struct Maps;
+
+/// What the first program handed over on this CPU.
+#[inline(always)]
+pub fn handed() -> Option<Handed> {
+    // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
+    HANDED.get_ptr(0).map(|place| unsafe { *place })
+}
 
 impl Tables for Maps {
     #[inline(always)]
@@ -146,6 +157,14 @@ impl Tables for Maps {
     fn answer(&self, key: AnswerKey) -> Option<impl Deref<Target = AnswerEntry>> {
         // SAFETY: an element is never changed in its place, and stays for as long as the run.
         unsafe { ANSWERS.get(key) }
+    }
+
+    #[inline(always)]
+    fn hand_over(&self, handed: Handed) {
+        if let Some(place) = HANDED.get_ptr_mut(0) {
+            // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
+            unsafe { *place = handed };
+        }
     }
 
     #[inline(always)]

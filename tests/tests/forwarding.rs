@@ -47,6 +47,10 @@ forwarding! {
     nat_v6: OneNicGateway Nat V6, 10_000;
     two_nics_nat_v4: TwoNicsGateway Nat V4, 10_000;
     two_nics_nat_v6: TwoNicsGateway Nat V6, 10_000;
+    fullnat_v4: OneNicGateway Fullnat V4, 10_000;
+    fullnat_v6: OneNicGateway Fullnat V6, 10_000;
+    two_nics_fullnat_v4: TwoNicsGateway Fullnat V4, 10_000;
+    two_nics_fullnat_v6: TwoNicsGateway Fullnat V6, 10_000;
 }
 
 fn serves(topology: Topology, forward: Forward, family: Family, requests: usize) -> Result<()> {

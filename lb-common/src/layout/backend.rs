@@ -24,6 +24,10 @@ pub enum Kind {
     NatIpv4 = 6,
     /// The same, VIP and backend are IPv6.
     NatIpv6 = 7,
+    /// Another source as well, from a pool: VIP and backend are IPv4.
+    FullnatIpv4 = 8,
+    /// The same, VIP and backend are IPv6.
+    FullnatIpv6 = 9,
 }
 
 impl Kind {
@@ -31,7 +35,7 @@ impl Kind {
     #[inline(always)]
     pub const fn outer_len(self) -> usize {
         match self {
-            Self::L2 | Self::NatIpv4 | Self::NatIpv6 => 0,
+            Self::L2 | Self::NatIpv4 | Self::NatIpv6 | Self::FullnatIpv4 | Self::FullnatIpv6 => 0,
             Self::Ipv4 => 20,
             Self::Ipv6 => 40,
             Self::GueIpv4 => 20 + 8 + 4,
@@ -43,6 +47,12 @@ impl Kind {
     #[inline(always)]
     pub const fn is_nat(self) -> bool {
         matches!(self, Self::NatIpv4 | Self::NatIpv6)
+    }
+
+    /// Whether packets change their source, too.
+    #[inline(always)]
+    pub const fn is_fullnat(self) -> bool {
+        matches!(self, Self::FullnatIpv4 | Self::FullnatIpv6)
     }
 }
 
@@ -59,6 +69,8 @@ impl TryFrom<u8> for Kind {
             5 => Ok(Self::GueIpv6),
             6 => Ok(Self::NatIpv4),
             7 => Ok(Self::NatIpv6),
+            8 => Ok(Self::FullnatIpv4),
+            9 => Ok(Self::FullnatIpv6),
             other => Err(other),
         }
     }
@@ -87,12 +99,12 @@ pub struct BackendRecord {
     /// Destination, then source MAC address.
     pub macs: [u8; 12],
     /// One's complement sum of the outer IPv4 header as `outer` holds it (length, TOS and checksum
-    /// zero): 16-bit big-endian words, folded, not inverted. Under `nat`, what checksums gain where
+    /// zero): 16-bit big-endian words, folded, not inverted. Under `nat` and `fullnat`, what checksums gain where
     /// the VIP becomes the backend's address: [`crate::checksum::address_difference`].
     pub outer_sum: u32,
     /// The outer header behind Ethernet: `Kind::outer_len` bytes, lengths, TOS, entropy and IPv4
-    /// checksum zero. Under `nat`, what [`BackendRecord::destination`] reads: the backend's address
-    /// and port once more, in the cache line of what else such a packet needs.
+    /// checksum zero. Under `nat` and `fullnat`, what [`BackendRecord::destination`] reads: the
+    /// backend's address and port once more, in the cache line of what else such a packet needs.
     pub outer: [u8; OUTER_CAPACITY],
     /// The service that it belongs to, a [`crate::id::ServiceId`].
     pub service: u32,
@@ -128,7 +140,7 @@ impl BackendRecord {
         reserved: [0; 13],
     };
 
-    /// Under `nat`: the address that packets are sent to, mapped where it is IPv4, and the port,
+    /// Under `nat` and `fullnat`: the address that packets are sent to, mapped where it is IPv4, and the port,
     /// host order; 0 where the packet's stays.
     #[inline(always)]
     pub const fn destination(&self) -> (&Address, u16) {

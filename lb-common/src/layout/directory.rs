@@ -31,6 +31,8 @@ pub const PROTOCOL_UDP: u8 = 2;
 pub const ANSWERS: u8 = 1;
 /// Bit of [`ServiceEntry::answers`]: and some from any port.
 pub const ANSWERS_OF_ANY_PORT: u8 = 2;
+/// Bit of [`ServiceEntry::answers`]: backends answer to addresses of pools, under `fullnat`.
+pub const FULLNAT: u8 = 4;
 
 /// Which parts of a packet choose its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +132,7 @@ pub struct ServiceEntry {
     pub idle_seconds: u32,
     /// An [`Affinity`].
     pub affinity: u8,
-    /// [`ANSWERS`] and [`ANSWERS_OF_ANY_PORT`].
+    /// [`ANSWERS`], [`ANSWERS_OF_ANY_PORT`] and [`FULLNAT`].
     pub answers: u8,
     /// Zero.
     pub reserved: [u8; 6],

@@ -9,6 +9,7 @@ mod bench;
 mod counters;
 mod directory;
 mod flow;
+mod fullnat;
 mod next_hop;
 mod probe;
 mod slot;
@@ -22,13 +23,17 @@ pub use bench::{
 };
 pub use counters::BackendCounters;
 pub use directory::{
-    ANSWERS, ANSWERS_OF_ANY_PORT, Affinity, Directory, FAMILY_V4, FAMILY_V6, Half, PILOTS,
+    ANSWERS, ANSWERS_OF_ANY_PORT, Affinity, Directory, FAMILY_V4, FAMILY_V6, FULLNAT, Half, PILOTS,
     PROTOCOL_TCP, PROTOCOL_UDP, SERVICE_POSITIONS, ServiceEntry, VIP_POSITIONS, VipEntry,
     service_key,
 };
 pub use flow::{
     Beginning, FlowCounters, FlowKey, FlowPlace, FlowRecord, FlowState, FlowWords, GLIMPSES,
     Glimpse, Owner,
+};
+pub use fullnat::{
+    FullnatCounters, Handed, POOLS, PoolRange, Progress, QuietLimits, ReturnKey, Stage,
+    TranslatedPlace, TranslatedWords, Translation, Turn,
 };
 pub use next_hop::{NAMESPACES, Namespaces, NextHop};
 pub use probe::{Endpoint, ProbePort, ProbeTarget};
@@ -42,7 +47,7 @@ pub use way::{
 pub(crate) use directory::bucket;
 
 /// The version of all the layouts in this module, kept in [`Directory::version`].
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Marks types that are plain memory: every bit pattern is a value, and no byte is padding.
 ///
@@ -54,3 +59,5 @@ pub unsafe trait Plain: Copy + 'static {}
 unsafe impl Plain for u32 {}
 // SAFETY: as above.
 unsafe impl Plain for u64 {}
+// SAFETY: as above, in bytes.
+unsafe impl Plain for crate::network::Address {}

@@ -9,12 +9,15 @@ use std::{collections::BTreeMap, rc::Rc};
 use super::Tables;
 use crate::{
     directory_builder::{DirectoryError, Entry, build},
+    fullnat::{Entered, Translations},
     hash::{KeySource, Keys},
     id::BackendId,
     layout::{
         AnswerEntry, AnswerKey, BackendEntry, BackendRecord, Beginning, Directory, FlowKey,
-        FlowPlace, FlowRecord, FlowWords, ServiceEntry, Slot, VERSION, VipEntry,
+        FlowPlace, FlowRecord, FlowWords, Handed, ReturnKey, ServiceEntry, Slot, TranslatedPlace,
+        TranslatedWords, Turn, VERSION, VipEntry,
     },
+    network::Address,
     packet::Buffer,
 };
 
@@ -43,6 +46,17 @@ pub struct MemoryTables {
     pub budget: (Cell<u32>, Cell<u32>),
     /// Records whose backend was dead or gone.
     pub picked_anew: Cell<u32>,
+    /// Addresses of pools.
+    pub pools: Vec<Address>,
+    /// Flows under `fullnat`.
+    pub translated: RefCell<BTreeMap<FlowKey, Rc<TranslatedPlace>>>,
+    /// Whose answers come where.
+    pub returns: RefCell<BTreeMap<ReturnKey, Rc<FlowKey>>>,
+    /// How many flows there may be under `fullnat`.
+    pub translations: usize,
+    /// Turns that were taken.
+    pub turns: Cell<u32>,
+    handed: Cell<Option<Handed>>,
 }
 
 impl MemoryTables {
@@ -74,6 +88,12 @@ impl MemoryTables {
             answers: BTreeMap::new(),
             budget: (Cell::new(u32::MAX), Cell::new(u32::MAX)),
             picked_anew: Cell::new(0),
+            pools: Vec::new(),
+            translated: RefCell::default(),
+            returns: RefCell::default(),
+            translations: usize::MAX,
+            turns: Cell::new(0),
+            handed: Cell::new(None),
         })
     }
 
@@ -134,6 +154,10 @@ impl Tables for MemoryTables {
         self.answers.get(&key)
     }
 
+    fn hand_over(&self, handed: Handed) {
+        self.handed.set(Some(handed));
+    }
+
     fn remember(&self, key: &FlowKey, record: FlowRecord, first: Beginning) -> bool {
         let budget = if first == Beginning::Opening { &self.budget.0 } else { &self.budget.1 };
         let Some(left) = budget.get().checked_sub(1) else { return false };
@@ -146,6 +170,63 @@ impl Tables for MemoryTables {
     fn count_picked_anew(&self) {
         self.picked_anew.set(self.picked_anew.get() + 1);
     }
+}
+
+impl Translations for MemoryTables {
+    fn handed_over(&self) -> Option<Handed> {
+        self.handed.take()
+    }
+
+    fn translated<'t>(
+        &'t self,
+        flow: &FlowKey,
+    ) -> Option<impl Deref<Target = TranslatedPlace> + use<'t>> {
+        self.translated.borrow().get(flow).cloned()
+    }
+
+    fn returns<'t>(&'t self, answer: &ReturnKey) -> Option<impl Deref<Target = FlowKey> + use<'t>> {
+        self.returns.borrow().get(answer).cloned()
+    }
+
+    fn pool(&self, place: u8) -> Option<&Address> {
+        self.pools.get(usize::from(place))
+    }
+
+    fn turn(&self, _: BackendId) -> Turn {
+        let count = self.turns.get();
+        self.turns.set(count + 1);
+        Turn { count, cpu: 0, cpus: 1 }
+    }
+
+    fn take(&self, answer: &ReturnKey, flow: &FlowKey) -> Entered {
+        let mut returns = self.returns.borrow_mut();
+        if returns.contains_key(answer) {
+            return Entered::Taken;
+        }
+        if returns.len() >= self.translations {
+            return Entered::Full;
+        }
+        returns.insert(*answer, Rc::new(*flow));
+        Entered::New
+    }
+
+    fn give_back(&self, answer: &ReturnKey) {
+        self.returns.borrow_mut().remove(answer);
+    }
+
+    fn enter(&self, flow: &FlowKey, entry: TranslatedWords, replace: bool) -> Entered {
+        let mut translated = self.translated.borrow_mut();
+        if translated.contains_key(flow) != replace {
+            return Entered::Taken;
+        }
+        if translated.len() >= self.translations && !replace {
+            return Entered::Full;
+        }
+        translated.insert(*flow, Rc::new(entry.into()));
+        Entered::New
+    }
+
+    fn count_opened(&self) {}
 }
 
 /// A frame with room in front, like a driver's buffer.
@@ -197,5 +278,13 @@ unsafe impl Buffer for &mut MemoryBuffer {
         }
         self.start = start;
         true
+    }
+
+    fn cut(&mut self, len: usize) -> bool {
+        let is_longer = self.start + len < self.bytes.len();
+        if is_longer {
+            self.bytes.truncate(self.start + len);
+        }
+        is_longer
     }
 }

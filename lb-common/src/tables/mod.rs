@@ -8,7 +8,7 @@ use crate::{
     id::BackendId,
     layout::{
         AnswerEntry, AnswerKey, BackendEntry, Beginning, Directory, FlowKey, FlowPlace, FlowRecord,
-        ServiceEntry, Slot, VipEntry,
+        Handed, ServiceEntry, Slot, VipEntry,
     },
 };
 
@@ -40,6 +40,9 @@ pub trait Tables {
 
     /// What becomes of a backend's answers from there.
     fn answer(&self, key: AnswerKey) -> Option<impl Deref<Target = AnswerEntry>>;
+
+    /// Tells the program that goes on with the packet what was found of it.
+    fn hand_over(&self, handed: Handed);
 
     /// Remembers a flow, unless the budget of what its first packet is is spent, or the table
     /// full.

@@ -14,7 +14,6 @@ use super::Agent;
 use crate::{
     config::{BackendConfig, ServiceConfig},
     dataplane::{self, Wanted},
-    model::Forward,
 };
 
 /// How long one is looked after that the program asked for; it asks again where that wasn't enough.
@@ -125,9 +124,8 @@ pub(super) fn forwarding_warnings(
 ) -> Vec<String> {
     let answered = |v4: bool| {
         services.iter().any(|service| {
-            let by_nat = |backend: &BackendConfig| {
-                backend.forward.unwrap_or(service.forward) == Forward::Nat
-            };
+            let by_nat =
+                |backend: &BackendConfig| backend.forward.unwrap_or(service.forward).translates();
             service.key.vip.is_ipv4() == v4 && service.backends.iter().any(by_nat)
         })
     };

@@ -55,6 +55,8 @@ impl Agent {
             Command::Leave { service, backend, by, reply } => {
                 let _ = reply.send(self.leave(&service, backend, &by));
             }
+            Command::Flows { filter, reply } => self.list_flows(&filter, reply),
+            Command::KillFlows { filter, by, reply } => self.kill_flows(&filter, &by, reply),
             Command::Explain { query, reply } => {
                 let _ = reply.send(self.explain(&query));
             }

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     config::{BackendConfig, NextHop, ServiceConfig},
     live::Live,
-    model::{Backend, BackendKey, Desired, MacAddress, Protocol, Route, Service},
+    model::{Backend, BackendKey, Desired, MacAddress, Pools, Protocol, Route, Service},
     network::{Interfaces, Resolution},
     state::History,
 };
@@ -25,6 +25,8 @@ pub struct Frames {
     pub source_ipv6: Option<Ipv6Addr>,
     /// The configured interfaces, by name.
     pub interfaces: Vec<String>,
+    /// Where packets under `fullnat` come from.
+    pub pools: Pools,
 }
 
 /// What shall be. `live` tells what a backend does now, `awaits_probe` whether its first probe
@@ -75,7 +77,7 @@ pub fn desired(
             former: history.rings.former(service.key),
         }
     };
-    Desired { services: services.iter().map(service).collect() }
+    Desired { services: services.iter().map(service).collect(), pools: frames.pools.clone() }
 }
 
 /// What was before.
@@ -216,6 +218,7 @@ mod tests {
             source_ipv4: None,
             source_ipv6: None,
             interfaces: vec!["eth0".into()],
+            pools: Pools::default(),
         };
         let [first, second] = [0, 1].map(|index| services[0].backends[index].key);
         let ways = [(first.address, Some(resolved())), (second.address, way)];

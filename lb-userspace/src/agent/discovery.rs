@@ -283,7 +283,7 @@ impl Agent {
         let busy = self.busy();
         let id = self.backend_id(service, key);
         let drained = self.is_drained(service, key) || id.is_none_or(|id| !busy.contains(&id));
-        let flows = id.and_then(|id| self.flows.survey.by_backend.get(&id)).copied().unwrap_or(0);
+        let flows = id.map_or(0, |id| self.flows_with(id));
         if drained {
             self.leases.remove(name, key);
             let _ = self.tell_leases(name, by, "it has left, with no flow open");

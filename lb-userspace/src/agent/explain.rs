@@ -4,10 +4,10 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use lb_common::{
-    answer::answer,
     balance::balance,
+    carry_on::carry_on,
     id::{BackendId, ServiceId},
-    layout::{AnswerEntry, BackendRecord, FlowRecord, Kind, Slot},
+    layout::{AnswerEntry, BackendRecord, FlowRecord, Kind, Progress, Slot},
     network::{TCP, UDP},
     packet::Packet,
     tables::{MemoryBuffer, Tables as _},
@@ -38,32 +38,41 @@ impl Agent {
         let ingress = self.plane_ingress();
         let mut buffer = MemoryBuffer::new(&frame, HEADROOM, ingress);
         let watched = Watched::new(&self.plane);
-        let mut outcome = balance(Packet::new(&mut buffer), &watched);
+        let mut packed = balance(Packet::new(&mut buffer), &watched);
 
         let mut steps = vec![step(
             "parse",
             format!("{} packet from {} to {}", protocol.word(), query.from, query.to),
         )];
-        if let Some(may_be) = outcome.may_be() {
+        let by_flow = packed.verdict() == Verdict::Drop && packed.may_be().is_some();
+        let (first, mut written) = (packed, buffer.frame());
+        if packed.may_be().is_some() {
             let run = |ingress| {
                 let mut buffer = MemoryBuffer::new(&frame, HEADROOM, ingress);
-                answer(Packet::new(&mut buffer), may_be, &watched, &watched)
+                let mut outcome = first;
+                while let Some(may_be) = outcome.may_be() {
+                    outcome = carry_on(Packet::new(&mut buffer), may_be, &watched, &watched);
+                }
+                (outcome, buffer.frame())
             };
-            outcome = run(ingress);
+            (packed, written) = run(ingress);
             if let Some(entry) = watched.answer() {
                 // It comes in by where its backend is.
                 let record = self.plane.backend(BackendId(entry.backend)).map(|one| one.active());
                 match record.map_or(0, |record| record.egress_ifindex) {
                     0 => {}
-                    behind => outcome = run(behind),
+                    behind => (packed, _) = run(behind),
                 }
-                return Ok(self.explain_answer(&outcome.into(), &entry, &watched, query, steps));
+                return Ok(self.explain_answer(&packed.into(), &entry, &watched, query, steps));
             }
         }
-        let outcome = Outcome::from(outcome);
+        let outcome = Outcome::from(packed);
         let service = self.explain_service(outcome.service, query, &watched, &mut steps);
+        if by_flow || outcome.is_answer {
+            steps.push(step("flow", explain_translated(watched.translated())));
+        }
         let record = self.explain_backend(outcome.backend, service.is_some(), &mut steps);
-        let (verdict, reason) = self.explain_end(&outcome, record.as_ref(), &mut steps);
+        let (verdict, reason) = self.explain_end(&outcome, record.as_ref(), &written, &mut steps);
         Ok(Explanation {
             verdict: verdict.to_owned(),
             service,
@@ -114,7 +123,7 @@ impl Agent {
             let source = SocketAddr::new(vip, port);
             steps.push(step("rewrite", format!("the source becomes {source}")));
         }
-        let (verdict, reason) = self.explain_end(outcome, None, &mut steps);
+        let (verdict, reason) = self.explain_end(outcome, None, &[], &mut steps);
         Explanation { verdict: verdict.to_owned(), service, backend, reason, steps }
     }
 
@@ -197,10 +206,11 @@ impl Agent {
         &self,
         outcome: &Outcome,
         record: Option<&BackendRecord>,
+        frame: &[u8],
         steps: &mut Vec<Step>,
     ) -> (&'static str, Option<String>) {
         if let (Some(record), true) = (record, outcome.is_forwarded()) {
-            steps.push(step("rewrite", rewrite_detail(record)));
+            steps.push(step("rewrite", rewrite_detail(record, frame)));
         }
         let (verdict, detail) = match (outcome.verdict, outcome.reason) {
             (Verdict::Pass, _) => ("pass", "passed to the kernel, untouched".to_owned()),
@@ -225,7 +235,19 @@ fn step(name: &str, detail: String) -> Step {
     Step { step: name.to_owned(), detail }
 }
 
-fn rewrite_detail(record: &BackendRecord) -> String {
+/// How far a flow under `fullnat` is.
+fn explain_translated(progress: Option<Progress>) -> String {
+    match progress {
+        Some(progress) => {
+            let quiet = progress.quiet_seconds(dataplane::now());
+            format!("this one is {}, quiet for {quiet} s", progress.stage.name())
+        }
+        None => "nothing is known of this one: it would begin here".to_owned(),
+    }
+}
+
+/// `frame`: as it leaves.
+fn rewrite_detail(record: &BackendRecord, frame: &[u8]) -> String {
     let kind = Kind::try_from(record.kind);
     let [a, b, c, d, e, f, ..] = record.macs;
     let mac = crate::model::MacAddress([a, b, c, d, e, f]);
@@ -239,6 +261,11 @@ fn rewrite_detail(record: &BackendRecord) -> String {
             let key = backend_key(record);
             let port = if key.port.is_some() { "" } else { ", its port stays" };
             return format!("the destination becomes {key}{port}, in a frame to {mac}");
+        }
+        Ok(Kind::FullnatIpv4 | Kind::FullnatIpv6) => {
+            let ends = ends(frame).map(|(from, to)| format!("from {from} to {to}"));
+            let ends = ends.unwrap_or_else(|| format!("to {}", backend_key(record)));
+            return format!("both ends: {ends}, in a frame to {mac}");
         }
         Err(_) => "nothing: its record is vacant",
     };
@@ -254,7 +281,7 @@ fn rewrite_detail(record: &BackendRecord) -> String {
 fn outer_addresses(kind: Kind, record: &BackendRecord) -> Option<(IpAddr, IpAddr)> {
     let outer = &record.outer;
     match kind {
-        Kind::L2 | Kind::NatIpv4 | Kind::NatIpv6 => None,
+        Kind::L2 | Kind::NatIpv4 | Kind::NatIpv6 | Kind::FullnatIpv4 | Kind::FullnatIpv6 => None,
         Kind::Ipv4 | Kind::GueIpv4 => {
             let address = |at: usize| <[u8; 4]>::try_from(outer.get(at..at + 4)?).ok();
             Some((address(12)?.into(), address(16)?.into()))
@@ -264,6 +291,23 @@ fn outer_addresses(kind: Kind, record: &BackendRecord) -> Option<(IpAddr, IpAddr
             Some((address(8)?.into(), address(24)?.into()))
         }
     }
+}
+
+/// Where the packet in such a frame comes from and goes.
+fn ends(frame: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+    let packet = frame.get(14..)?;
+    let (source, destination, transport) = match packet.first()? >> 4 {
+        4 => {
+            let address = |at: usize| <[u8; 4]>::try_from(packet.get(at..at + 4)?).ok();
+            (IpAddr::from(address(12)?), IpAddr::from(address(16)?), packet.get(20..)?)
+        }
+        _ => {
+            let address = |at: usize| <[u8; 16]>::try_from(packet.get(at..at + 16)?).ok();
+            (IpAddr::from(address(8)?), IpAddr::from(address(24)?), packet.get(40..)?)
+        }
+    };
+    let port = |at: usize| Some(u16::from_be_bytes(transport.get(at..at + 2)?.try_into().ok()?));
+    Some((SocketAddr::new(source, port(0)?), SocketAddr::new(destination, port(2)?)))
 }
 
 /// A frame that opens such a flow. `None` for addresses of two families.
@@ -322,12 +366,12 @@ mod tests {
             ..BackendRecord::VACANT
         };
         assert_eq!(
-            rewrite_detail(&record),
+            rewrite_detail(&record, &[]),
             "IPv4, UDP and GUE headers in front, from 198.51.100.2 to 10.0.0.11, in a frame to \
              02:00:00:00:00:11"
         );
         let record = BackendRecord { kind: Kind::L2 as u8, ..record };
-        assert_eq!(rewrite_detail(&record), "new MAC addresses alone, to 02:00:00:00:00:11");
+        assert_eq!(rewrite_detail(&record, &[]), "new MAC addresses alone, to 02:00:00:00:00:11");
         let mut outer = [0; OUTER_CAPACITY];
         outer[23] = 1;
         outer[39] = 2;

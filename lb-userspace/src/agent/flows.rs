@@ -257,7 +257,17 @@ impl Agent {
         if !self.flows.transition.is_over() {
             busy.extend(self.flows.survey.by_backend.keys().copied());
         }
+        busy.extend(self.fullnat.survey.by_backend.keys().copied());
         busy
+    }
+
+    /// Flows that are known to live with a backend.
+    pub(super) fn flows_with(&self, backend: BackendId) -> u64 {
+        let of = |flows: &BTreeMap<BackendId, u64>| flows.get(&backend).copied();
+        // Under `fullnat` all are known, not just those in moving slots.
+        of(&self.fullnat.survey.by_backend)
+            .or_else(|| of(&self.flows.survey.by_backend))
+            .unwrap_or(0)
     }
 
     /// Forgets what was found of backends that don't drain any more.

@@ -12,6 +12,7 @@ mod difference;
 mod discovery;
 mod explain;
 mod flows;
+mod fullnat;
 mod interfaces;
 mod live;
 mod reconcile;
@@ -52,6 +53,7 @@ use clients::Clients;
 use config_watch::ConfigWatch;
 pub use desired::idle_seconds;
 use flows::{FlowWatch, Surveyed};
+use fullnat::{FullnatSurveyed, FullnatWatch};
 use live::LoadReports;
 use saving::Saving;
 use start::Servers;
@@ -156,6 +158,8 @@ struct Agent {
     last_desired: Option<Desired>,
     bases: Bases,
     flows: FlowWatch,
+    /// Flows under `fullnat`.
+    fullnat: FullnatWatch,
     health: Health,
     /// From the ends of deciding probes to the rings that they changed.
     health_reactions: Histogram,
@@ -205,6 +209,7 @@ struct Inputs {
     config: ConfigWatch,
     discovery: mpsc::Receiver<Findings>,
     surveys: mpsc::Receiver<Surveyed>,
+    fullnat: mpsc::Receiver<FullnatSurveyed>,
 }
 
 impl Agent {
@@ -248,6 +253,7 @@ impl Agent {
                 Some(findings) = inputs.discovery.recv() => self.found(findings),
                 () = reached(lease_end) => self.leases_over(),
                 Some(end) = inputs.surveys.recv() => self.surveyed(end),
+                Some(end) = inputs.fullnat.recv() => self.fullnat_surveyed(end),
                 Ok(()) = self.ways.changed() => {
                     self.direct_probes();
                     self.reconcile();
@@ -275,6 +281,7 @@ impl Agent {
         self.mend_probes();
         self.look_after_clients();
         self.tend_flows();
+        self.tend_fullnat();
         for notice in self.plane.take_notices() {
             tracing::warn!("{notice}");
         }
@@ -319,13 +326,7 @@ impl Agent {
 
     /// Writes an event and the log's line of it.
     fn event(&self, news: News) {
-        let event = self.events.push(SystemTime::now(), news);
-        let (kind, cause, line) = (event.kind.word(), event.cause.word(), event.sentence());
-        let Event { number, actor, from, to, .. } = &event;
-        match event.kind.is_trouble() {
-            true => tracing::warn!(number, kind, cause, actor, from, to, "{line}"),
-            false => tracing::info!(number, kind, cause, actor, from, to, "{line}"),
-        }
+        tell(&self.events, news);
     }
 
     /// Takes the data plane out of the kernel, or leaves it forwarding.
@@ -353,5 +354,16 @@ impl Agent {
 
     fn service(&self, name: &str) -> Option<&ServiceConfig> {
         self.effective.services.iter().find(|service| service.name == name)
+    }
+}
+
+/// Writes an event and the log's line of it.
+fn tell(events: &EventLog, news: News) {
+    let event = events.push(SystemTime::now(), news);
+    let (kind, cause, line) = (event.kind.word(), event.cause.word(), event.sentence());
+    let Event { number, actor, from, to, .. } = &event;
+    match event.kind.is_trouble() {
+        true => tracing::warn!(number, kind, cause, actor, from, to, "{line}"),
+        false => tracing::info!(number, kind, cause, actor, from, to, "{line}"),
     }
 }

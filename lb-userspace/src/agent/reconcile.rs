@@ -10,6 +10,7 @@ use lb_common::{
 use super::{
     Agent,
     desired::{Former, Frames, desired},
+    start::uses_fullnat,
 };
 use crate::{
     api::{Cause, EventKind, News},
@@ -71,6 +72,7 @@ impl Agent {
             source_ipv4: self.config.source_ipv4,
             source_ipv6: self.config.source_ipv6,
             interfaces: self.config.interfaces.clone(),
+            pools: self.config.fullnat.pools.clone(),
         }
     }
 
@@ -145,6 +147,12 @@ impl Agent {
             |service, backend| self.live(service, backend),
             |service, backend| self.health.awaits_probe(service.key, backend),
         );
+        if uses_fullnat(&self.effective.services)
+            && self.plane.make_room_for_fullnat(self.config.fullnat.flow_capacity)?
+        {
+            self.listen_for_clients()?;
+            self.actual = self.plane.actual()?;
+        }
         let last = self.last_desired.take();
         let changes = match plan_after(last.as_ref(), &mut self.bases, &desired, &self.actual) {
             Ok(changes) => changes,

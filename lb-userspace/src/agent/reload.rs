@@ -1,9 +1,9 @@
 //! The config again. What can't be put in force changes nothing.
 
-use super::{Agent, difference, start::now};
+use super::{Agent, difference, fullnat::local_ports_warning, start::now};
 use crate::{
     api::{Cause, EventKind, News, Reload},
-    config::{self, Config},
+    config::{self, Config, Fullnat},
     state::{Effective, State},
 };
 
@@ -51,6 +51,7 @@ impl Agent {
         state.overrides.prune(&config.services);
         let effective = state.effective(&config.services);
         warnings.extend(effective.warnings.iter().cloned());
+        warnings.extend(local_ports_warning(&config, &effective.services));
         self.open_probes(&effective.services)?;
         // What can't change in a running agent stays what it is.
         let config = Config {
@@ -58,6 +59,7 @@ impl Agent {
             pin_path: self.config.pin_path.clone(),
             state_file: self.config.state_file.clone(),
             flow_capacity: self.config.flow_capacity,
+            fullnat: Fullnat { flow_capacity: self.config.fullnat.flow_capacity, ..config.fullnat },
             api: self.config.api.clone(),
             ..config
         };
@@ -106,6 +108,7 @@ fn only_at_start(running: &Config, new: &Config) -> Vec<String> {
         ("pin_path", running.pin_path != new.pin_path),
         ("state_file", running.state_file != new.state_file),
         ("flow_capacity", running.flow_capacity != new.flow_capacity),
+        ("fullnat.flow_capacity", running.fullnat.flow_capacity != new.fullnat.flow_capacity),
         ("api", running.api != new.api),
     ];
     let changed = keys.into_iter().filter(|(_, changed)| *changed);

@@ -24,6 +24,7 @@ use super::{
     clients::{Clients, forwarding_warnings},
     config_watch::ConfigWatch,
     flows::FlowWatch,
+    fullnat::{FullnatWatch, local_ports_warning},
     live::LoadReports,
     saving::Saving,
     through_vip::Probes,
@@ -31,7 +32,7 @@ use super::{
 use crate::{
     agent_check::AgentChecks,
     api::{self, AgentHandle, Cause, ControlSocket, EventKind, EventLog, Histogram, News},
-    config::{Config, ServiceConfig},
+    config::{BackendConfig, Config, ServiceConfig},
     dataplane::{self, DataPlane, Options},
     discovery::{Discovery, Leases, door::Door},
     health::Health,
@@ -181,6 +182,7 @@ pub(super) async fn prepare(
     let effective = state.effective(&config.services);
     warnings.extend(loaded.warning);
     warnings.extend(effective.warnings.iter().cloned());
+    warnings.extend(local_ports_warning(&config, &effective.services));
     // Of forwarding, the status tells what holds then.
     let forwarding = forwarding_warnings(&config.interfaces, &effective.services);
     warnings.iter().chain(&forwarding).for_each(|warning| tracing::warn!("{warning}"));
@@ -191,6 +193,7 @@ pub(super) async fn prepare(
         pin_path: Some(config.pin_path.clone()),
         capacity: capacity(&effective.services, &state.history),
         flow_capacity: config.flow_capacity,
+        fullnat_capacity: uses_fullnat(&effective.services).then_some(config.fullnat.flow_capacity),
         flow_budget: None,
         hash_seed: seed,
         trace: false,
@@ -208,6 +211,7 @@ pub(super) async fn prepare(
     let (agent_events, agents) = mpsc::channel(HEALTH_WAITING);
     let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING);
     let (survey_ends, surveys) = mpsc::channel(1);
+    let (fullnat_ends, fullnat) = mpsc::channel(1);
     let transition = Transition::of(&actual, dataplane::now());
     let events = EventLog::default();
     let handle = AgentHandle { commands: commands_in, events: events.clone() };
@@ -225,6 +229,7 @@ pub(super) async fn prepare(
         last_desired: None,
         bases: Bases::default(),
         flows: FlowWatch::new(transition, survey_ends),
+        fullnat: FullnatWatch::new(fullnat_ends),
         health: Health::new(health_events),
         health_reactions: Histogram::default(),
         discovery: Discovery::new(findings),
@@ -254,8 +259,15 @@ pub(super) async fn prepare(
     };
     let services = agent.effective.services.clone();
     agent.open_probes(&services).map_err(anyhow::Error::msg)?;
-    let inputs =
-        Inputs { commands, health, agents, config: config_watch, discovery: found, surveys };
+    let inputs = Inputs {
+        commands,
+        health,
+        agents,
+        config: config_watch,
+        discovery: found,
+        surveys,
+        fullnat,
+    };
     Ok((agent, inputs, Doors { handle, socket, metrics, register }))
 }
 
@@ -318,7 +330,16 @@ fn forward(record: &BackendRecord) -> Option<Forward> {
         Kind::Ipv4 | Kind::Ipv6 => Some(Forward::Ipip),
         Kind::GueIpv4 | Kind::GueIpv6 => Some(Forward::Gue),
         Kind::NatIpv4 | Kind::NatIpv6 => Some(Forward::Nat),
+        Kind::FullnatIpv4 | Kind::FullnatIpv6 => Some(Forward::Fullnat),
     }
+}
+
+/// Whether any backend is served by `fullnat`.
+pub(super) fn uses_fullnat(services: &[ServiceConfig]) -> bool {
+    services.iter().any(|service| {
+        let forward = |backend: &BackendConfig| backend.forward.unwrap_or(service.forward);
+        service.backends.iter().any(|backend| forward(backend) == Forward::Fullnat)
+    })
 }
 
 /// Room for these services, and for some to come: as much again.

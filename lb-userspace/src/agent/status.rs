@@ -17,8 +17,8 @@ use crate::{
     agent_check::AgentReport,
     api::{
         AgentStatus, ApiError, BackendState, BackendStatus, BackendTraffic, DiscoveryStatus,
-        ErrorKind, FlowsStatus, HealthStatus, InterfaceStatus, NextHopStatus, RefusedBackend,
-        ServiceStatus, ServiceTraffic, Stats, Status,
+        ErrorKind, FlowsStatus, FullnatPorts, HealthStatus, InterfaceStatus, NextHopStatus,
+        RefusedBackend, ServiceStatus, ServiceTraffic, Stats, Status,
     },
     config::{BackendConfig, Refused, ServiceConfig, Via},
     dataplane::{self, Counters},
@@ -68,6 +68,7 @@ impl Agent {
             maps_bytes: self.plane.map_bytes().map_err(failed)?,
             flow_capacity: self.plane.flow_capacity().into(),
             flows: self.flows_status(),
+            fullnat: self.fullnat_status(),
             hooks: self.hooks.status(),
             health_reactions: self.health_reactions.clone(),
             services,
@@ -131,6 +132,7 @@ pub(super) struct View<'a> {
     /// What the rings were last made to do with each backend, in thousandths of its weight.
     in_force: BTreeMap<(ServiceKey, BackendKey), u16>,
     moving: BTreeMap<ServiceKey, u32>,
+    ports: BTreeMap<(ServiceKey, BackendKey), FullnatPorts>,
 }
 
 impl<'a> View<'a> {
@@ -151,6 +153,7 @@ impl<'a> View<'a> {
             ids: ids.collect(),
             in_force: in_force.collect(),
             moving: agent.moving_slots(),
+            ports: agent.fullnat_ports(),
         }
     }
 
@@ -254,6 +257,7 @@ impl<'a> View<'a> {
             forward: backend.forward.unwrap_or(service.forward).word().to_owned(),
             share,
             flows: self.flows(service, backend.key),
+            fullnat_ports: self.ports.get(&(service.key, backend.key)).copied(),
             drained: self.agent.is_drained(service.key, backend.key),
             packets_total: counters.packets,
             bytes_total: counters.bytes,
@@ -273,7 +277,7 @@ impl<'a> View<'a> {
 
     fn flows(&self, service: &ServiceConfig, key: BackendKey) -> u64 {
         let id = self.ids.get(&(service.key, key));
-        id.and_then(|id| self.agent.flows.survey.by_backend.get(id)).copied().unwrap_or(0)
+        id.map_or(0, |id| self.agent.flows_with(*id))
     }
 
     fn next_hop(&self, service: &ServiceConfig, backend: &BackendConfig) -> NextHopStatus {
@@ -310,13 +314,14 @@ impl<'a> View<'a> {
             return None;
         }
         let forward = backend.forward.unwrap_or(service.forward);
-        let tunnelled = matches!(forward, Forward::Ipip | Forward::Gue);
+        let tunnelled = matches!(forward, Forward::Ipip | Forward::Gue)
+            || forward == Forward::Fullnat && !self.agent.has_pool(backend.key);
         match self.agent.ways.borrow().get(&backend.key.address) {
             None => Some("the kernel hasn't been asked yet".to_owned()),
             Some(Resolution::Resolved { egress, .. }) if tunnelled && egress.source.is_none() => {
                 Some(
-                    "the outer header has no source address: set source_ipv4 or source_ipv6, or \
-                     give the egress interface an address"
+                    "its packets have no source address: set source_ipv4 or source_ipv6, or give the \
+                     egress interface an address"
                         .to_owned(),
                 )
             }

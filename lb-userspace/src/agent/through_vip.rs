@@ -224,7 +224,7 @@ impl Ways<'_> {
             forward,
             route: Some(route),
         };
-        let record = backend_record(ServiceId::NONE, vip, &backend, 0, 0);
+        let record = backend_record(ServiceId::NONE, vip, &backend, 0, 0, None);
         if record.resolved == 0 {
             return Way::Missing(
                 "the outer header has no source address: set source_ipv4 or source_ipv6, or give \
@@ -282,7 +282,7 @@ impl Ways<'_> {
 /// What a person should look at where a VIP doesn't answer.
 fn hint(vip: IpAddr, forward: Forward) -> String {
     let decapsulates = match forward {
-        Forward::L2 | Forward::Nat => String::new(),
+        Forward::L2 | Forward::Nat | Forward::Fullnat => String::new(),
         Forward::Ipip | Forward::Gue => format!(", and decapsulate {forward}"),
     };
     format!("does the backend have {vip} on its loopback{decapsulates}?")

@@ -4,12 +4,15 @@ use std::{cell::Cell, ops::Deref};
 
 use lb_common::{
     answer::{Request, Ways},
+    fullnat::{Entered, Translations},
     hash::KeySource,
     id::BackendId,
     layout::{
         AnswerEntry, AnswerKey, BackendEntry, Beginning, Directory, FlowKey, FlowPlace, FlowRecord,
-        ServiceEntry, Slot, VipEntry, Way,
+        Handed, Progress, ReturnKey, ServiceEntry, Slot, TranslatedPlace, TranslatedWords, Turn,
+        VipEntry, Way,
     },
+    network::Address,
     tables::Tables,
     verdict::DropReason,
 };
@@ -23,6 +26,8 @@ pub(super) struct Watched<'p> {
     record: Cell<Option<FlowRecord>>,
     answer: Cell<Option<AnswerEntry>>,
     way: Cell<Option<Way>>,
+    handed: Cell<Option<Handed>>,
+    translated: Cell<Option<Progress>>,
 }
 
 impl<'p> Watched<'p> {
@@ -33,6 +38,8 @@ impl<'p> Watched<'p> {
             record: Cell::new(None),
             answer: Cell::new(None),
             way: Cell::new(None),
+            handed: Cell::new(None),
+            translated: Cell::new(None),
         }
     }
 
@@ -54,6 +61,11 @@ impl<'p> Watched<'p> {
     /// What is remembered of the packet's flow, where that was asked for: in a moving slot.
     pub(super) fn record(&self) -> Option<FlowRecord> {
         self.record.get()
+    }
+
+    /// How far the packet's flow is under `fullnat`, where it is known.
+    pub(super) fn translated(&self) -> Option<Progress> {
+        self.translated.get()
     }
 }
 
@@ -100,6 +112,10 @@ impl Tables for Watched<'_> {
         Some(entry)
     }
 
+    fn hand_over(&self, handed: Handed) {
+        self.handed.set(Some(handed));
+    }
+
     fn remember(&self, _: &FlowKey, _: FlowRecord, _: Beginning) -> bool {
         true
     }
@@ -117,4 +133,48 @@ impl Ways for Watched<'_> {
         self.way.set(found.ok());
         found
     }
+}
+
+impl<'p> Translations for Watched<'p> {
+    fn handed_over(&self) -> Option<Handed> {
+        self.handed.get()
+    }
+
+    fn translated<'t>(
+        &'t self,
+        flow: &FlowKey,
+    ) -> Option<impl Deref<Target = TranslatedPlace> + use<'t, 'p>> {
+        let place = self.plane.translated(flow)?;
+        self.translated.set(Some(place.progress()));
+        Some(place)
+    }
+
+    fn returns<'t>(
+        &'t self,
+        answer: &ReturnKey,
+    ) -> Option<impl Deref<Target = FlowKey> + use<'t, 'p>> {
+        self.plane.returns(answer)
+    }
+
+    fn pool(&self, place: u8) -> Option<&Address> {
+        self.plane.pool(place)
+    }
+
+    fn turn(&self, backend: BackendId) -> Turn {
+        self.plane.turn(backend)
+    }
+
+    fn take(&self, answer: &ReturnKey, flow: &FlowKey) -> Entered {
+        self.plane.take(answer, flow)
+    }
+
+    fn give_back(&self, answer: &ReturnKey) {
+        self.plane.give_back(answer);
+    }
+
+    fn enter(&self, flow: &FlowKey, entry: TranslatedWords, replace: bool) -> Entered {
+        self.plane.enter(flow, entry, replace)
+    }
+
+    fn count_opened(&self) {}
 }

@@ -22,7 +22,8 @@ use tokio::{net::UnixStream, time::timeout};
 
 use super::{
     ApiError, BackendChange, BackendStatus, EVENTS_WAIT_MAX_SECONDS, EventPage, Explanation,
-    FlowQuery, Removed, ServiceStatus, Stats, Status, error::Envelope,
+    FlowFilter, FlowList, FlowQuery, KilledFlows, Removed, ServiceStatus, Stats, Status,
+    error::Envelope,
 };
 use crate::config::{BackendSpec, ServiceSpec};
 
@@ -152,6 +153,16 @@ impl Client {
         self.send(Method::DELETE, &path, NOTHING).await
     }
 
+    /// Flows under `fullnat`.
+    pub async fn flows(&self, filter: &FlowFilter) -> Result<FlowList, ClientError> {
+        self.get(&flows_path(filter)).await
+    }
+
+    /// Ends flows under `fullnat`.
+    pub async fn kill_flows(&self, filter: &FlowFilter) -> Result<KilledFlows, ClientError> {
+        self.send(Method::DELETE, &flows_path(filter), NOTHING).await
+    }
+
     /// Follows a packet.
     pub async fn explain(&self, query: &FlowQuery) -> Result<Explanation, ClientError> {
         self.send(Method::POST, "/v1/explain", Some(query)).await
@@ -234,6 +245,16 @@ impl Client {
 }
 
 const NOTHING: Option<&()> = None;
+
+fn flows_path(filter: &FlowFilter) -> String {
+    let FlowFilter { service, backend, client, limit } = filter;
+    let limit = limit.map(|limit| limit.to_string());
+    let given = [("service", service), ("backend", backend), ("client", client), ("limit", &limit)];
+    let given = given.into_iter().filter_map(|(name, value)| {
+        Some(format!("{name}={}", utf8_percent_encode(value.as_ref()?, PATH)))
+    });
+    format!("/v1/flows?{}", given.collect::<Vec<_>>().join("&"))
+}
 
 fn service_path(name: &str) -> String {
     format!("/v1/services/{}", utf8_percent_encode(name, PATH))

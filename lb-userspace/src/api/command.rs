@@ -8,8 +8,8 @@ use tokio::{
 };
 
 use super::{
-    Actor, ApiError, BackendChange, BackendStatus, ErrorKind, EventLog, Explanation, FlowQuery,
-    Leaving, Registration, ServiceStatus, Stats, Status,
+    Actor, ApiError, BackendChange, BackendStatus, ErrorKind, EventLog, Explanation, FlowFilter,
+    FlowList, FlowQuery, KilledFlows, Leaving, Registration, ServiceStatus, Stats, Status,
 };
 use crate::model::BackendKey;
 
@@ -107,6 +107,22 @@ pub enum Command {
         by: Actor,
         /// How far it is.
         reply: Reply<Leaving>,
+    },
+    /// Tell flows under `fullnat`.
+    Flows {
+        /// Which.
+        filter: FlowFilter,
+        /// Those.
+        reply: Reply<FlowList>,
+    },
+    /// End flows under `fullnat`.
+    KillFlows {
+        /// Which.
+        filter: FlowFilter,
+        /// Who wants it.
+        by: Actor,
+        /// How many there were.
+        reply: Reply<KilledFlows>,
     },
     /// Follow a packet through the tables.
     Explain {

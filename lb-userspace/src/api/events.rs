@@ -127,6 +127,16 @@ pub enum EventKind {
     NextHopResolved,
     /// A backend's next hop is not known any more.
     NextHopLost,
+    /// Under `fullnat`, most ports toward a backend are taken.
+    PortsScarce,
+    /// Under `fullnat`, enough ports toward a backend are free again.
+    PortsEased,
+    /// Under `fullnat`, the table of flows is nearly full.
+    FlowTableScarce,
+    /// Under `fullnat`, the table of flows has room again.
+    FlowTableEased,
+    /// Flows under `fullnat` were ended.
+    FlowsKilled,
     /// A source of backends can't be asked, or what it tells isn't taken.
     DiscoveryFailed,
     /// A source of backends answers again.
@@ -157,6 +167,8 @@ impl EventKind {
                 | Self::PanicBegan
                 | Self::BackupActive
                 | Self::NextHopLost
+                | Self::PortsScarce
+                | Self::FlowTableScarce
                 | Self::Detached
                 | Self::ReloadFailed
         )

@@ -13,6 +13,8 @@
 //! | `POST /v1/services/{name}/backends` | [`BackendStatus`]; takes the keys of a `[[service.backend]]` |
 //! | `PATCH /v1/services/{name}/backends/{address}` | [`BackendStatus`]; takes a [`BackendChange`] |
 //! | `DELETE /v1/services/{name}/backends/{address}` | [`Removed`] |
+//! | `GET /v1/flows?service=S&backend=B&client=C&limit=N` | [`FlowList`]: flows under `fullnat` |
+//! | `DELETE /v1/flows?service=S&backend=B&client=C` | [`KilledFlows`]; without a filter, all |
 //! | `POST /v1/explain` | [`Explanation`]; takes a [`FlowQuery`] |
 //!
 //! Where `[api.register]` says so, backends register themselves over TCP; nothing else is there:
@@ -44,7 +46,7 @@ mod types;
 
 pub use actor::Actor;
 pub use client::{Client, ClientError};
-pub use command::{AgentHandle, Command};
+pub use command::{AgentHandle, Command, Reply};
 pub use error::{ApiError, Envelope, ErrorKind};
 pub use events::{Event, EventKind, EventLog, EventPage};
 pub use histogram::Histogram;
@@ -54,9 +56,10 @@ pub use routes::router;
 pub use socket::ControlSocket;
 pub use types::{
     AgentStatus, BackendChange, BackendState, BackendStatus, BackendTraffic, DiscoveryStatus,
-    Explanation, FlowQuery, FlowsStatus, HealthStatus, HooksStatus, InterfaceStatus, Leaving,
-    LoadStatus, NextHopStatus, RefusedBackend, Registration, Reload, Removed, ServiceStatus,
-    ServiceTraffic, Stats, Status, Step,
+    Explanation, FlowFilter, FlowInfo, FlowList, FlowQuery, FlowsStatus, FullnatPorts,
+    FullnatStatus, HealthStatus, HooksStatus, InterfaceStatus, KilledFlows, Leaving, LoadStatus,
+    NextHopStatus, RefusedBackend, Registration, Reload, Removed, ServiceStatus, ServiceTraffic,
+    Stats, Status, Step,
 };
 
 /// Longest body in bytes of a request.

@@ -18,8 +18,8 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     Actor, AgentHandle, ApiError, BODY_MAX, BackendChange, BackendStatus, Command,
-    EVENTS_WAIT_MAX_SECONDS, ErrorKind, EventPage, Explanation, FlowQuery, Removed, ServiceStatus,
-    Stats, Status, serve::CONNECTIONS_MAX,
+    EVENTS_WAIT_MAX_SECONDS, ErrorKind, EventPage, Explanation, FlowFilter, FlowList, FlowQuery,
+    KilledFlows, Removed, ServiceStatus, Stats, Status, serve::CONNECTIONS_MAX,
 };
 use crate::model::{BackendKey, Protocol};
 
@@ -44,6 +44,7 @@ pub fn router(handle: AgentHandle) -> Router {
         .route("/v1/services/{name}", get(service).delete(remove_service))
         .route("/v1/services/{name}/backends", get(backends).post(add_backend))
         .route("/v1/services/{name}/backends/{address}", patch(set_backend).delete(remove_backend))
+        .route("/v1/flows", get(flows).delete(kill_flows))
         .route("/v1/explain", post(explain))
         .fallback(no_path)
         .method_not_allowed_fallback(no_method)
@@ -167,6 +168,25 @@ async fn remove_backend(
     let backend = backend_key(&address)?;
     agent.ask(|reply| Command::RemoveBackend { service, backend, force, by, reply }).await?;
     Ok(Json(Removed { removed: backend.to_string() }))
+}
+
+async fn flows(
+    State(agent): Agent,
+    Input(Query(filter)): Input<Query<FlowFilter>>,
+) -> Answer<FlowList> {
+    agent.ask(|reply| Command::Flows { filter, reply }).await.map(Json)
+}
+
+async fn kill_flows(
+    State(agent): Agent,
+    by: Actor,
+    Input(Query(filter)): Input<Query<FlowFilter>>,
+) -> Answer<KilledFlows> {
+    if filter.limit.is_some() {
+        let message = "flows are killed whatever their number";
+        return Err(ApiError::new(ErrorKind::Invalid, message).hint("leave `limit` out"));
+    }
+    agent.ask(|reply| Command::KillFlows { filter, by, reply }).await.map(Json)
 }
 
 async fn explain(State(agent): Agent, Body(query): Body<FlowQuery>) -> Answer<Explanation> {

@@ -16,9 +16,10 @@ use tokio::{
 
 use super::{
     Actor, AgentHandle, ApiError, BackendChange, BackendState, BackendStatus, BackendTraffic,
-    Cause, Command, EventKind, EventLog, Explanation, FlowsStatus, HealthStatus, Histogram,
-    HooksStatus, InterfaceStatus, Leaving, NewWeight, News, NextHopStatus, Registration,
-    ServiceStatus, ServiceTraffic, Stats, Status, Step, router, serve, socket::ControlSocket,
+    Cause, Command, EventKind, EventLog, Explanation, FlowInfo, FlowList, FlowsStatus,
+    FullnatStatus, HealthStatus, Histogram, HooksStatus, InterfaceStatus, KilledFlows, Leaving,
+    NewWeight, News, NextHopStatus, Registration, ServiceStatus, ServiceTraffic, Stats, Status,
+    Step, router, serve, socket::ControlSocket,
 };
 use crate::{
     config::{BackendConfig, ServiceConfig, backend_from_json, service_from_json},
@@ -113,6 +114,22 @@ impl Memory {
             Command::Leave { service, backend, reply, .. } => {
                 drop(reply.send(self.leave(&service, backend)));
             }
+            Command::Flows { filter, reply } => {
+                let flow = FlowInfo {
+                    service: filter.service.unwrap_or_default(),
+                    protocol: "tcp".to_owned(),
+                    client: filter.client.unwrap_or_default(),
+                    vip: "203.0.113.10:80".to_owned(),
+                    source: "10.0.0.2:1024".to_owned(),
+                    backend: filter.backend.unwrap_or_default(),
+                    state: "open".to_owned(),
+                    age_seconds: 61,
+                    quiet_seconds: 1,
+                };
+                let flows = vec![flow; filter.limit.unwrap_or(1).min(1)];
+                drop(reply.send(Ok(FlowList { flows, matching: 1 })));
+            }
+            Command::KillFlows { reply, .. } => drop(reply.send(Ok(KilledFlows { killed: 1 }))),
             Command::Explain { query, reply } => {
                 let found = self.services.iter().find(|service| {
                     service.key.vip == query.to.ip() && service.key.port == Some(query.to.port())
@@ -245,6 +262,7 @@ impl Memory {
             }],
             maps_bytes: 12 << 20,
             flow_capacity: 1_000_000,
+            fullnat: FullnatStatus::default(),
             flows: FlowsStatus { capacity: 1_000_000, ..FlowsStatus::default() },
             hooks: HooksStatus { ok_total: 6, timed_out_total: 2, ..HooksStatus::default() },
             health_reactions: health_reactions(),
@@ -348,6 +366,7 @@ impl Memory {
             forward: backend.forward.unwrap_or(service.forward).to_string(),
             share: if total > 0.0 { f64::from(backend.weight) / total } else { 0.0 },
             flows: 12,
+            fullnat_ports: None,
             drained: false,
             packets_total: 1_234_567,
             bytes_total: 987_654_321,

@@ -91,6 +91,26 @@ async fn backends_come_change_and_go() {
 }
 
 #[tokio::test]
+async fn flows_are_asked_for_by_what_they_have() {
+    let (_agent, client) = agent();
+    let filter = FlowFilter {
+        service: Some("a&b".to_owned()),
+        backend: Some("[2001:db8::11]:8080".to_owned()),
+        client: Some("192.0.2.1:4711".to_owned()),
+        limit: Some(5),
+    };
+    let list = client.flows(&filter).await.unwrap();
+    let [flow] = &list.flows[..] else { panic!("{list:?}") };
+    assert_eq!(flow.service, "a&b");
+    assert_eq!((&*flow.backend, &*flow.client), ("[2001:db8::11]:8080", "192.0.2.1:4711"));
+    assert_eq!(filter.words(), "service a&b, backend [2001:db8::11]:8080, client 192.0.2.1:4711");
+    assert_eq!(refused(client.kill_flows(&filter).await).0.kind, ErrorKind::Invalid);
+    let filter = FlowFilter { limit: None, ..filter };
+    assert_eq!(client.kill_flows(&filter).await.unwrap().killed, 1);
+    assert_eq!(FlowFilter::default().words(), "all");
+}
+
+#[tokio::test]
 async fn wrong_input_is_told_as_such() {
     let (_agent, client) = agent();
     client.add_service(&spec("web", "203.0.113.10:80", &["10.0.0.11"])).await.unwrap();

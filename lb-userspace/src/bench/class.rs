@@ -49,6 +49,8 @@ pub(crate) enum Mode {
     Gue6,
     /// Another destination, and back another source.
     Nat,
+    /// Other ends, from flow to flow.
+    Fullnat,
 }
 
 /// One line of the result: packets of a class, over so many flows, by a mode.
@@ -120,6 +122,7 @@ impl Mode {
             Self::Gue => "gue",
             Self::Gue6 => "gue6",
             Self::Nat => "nat",
+            Self::Fullnat => "fullnat",
         }
     }
 
@@ -130,6 +133,7 @@ impl Mode {
             Self::Ipip | Self::Ipip6 => Forward::Ipip,
             Self::Gue | Self::Gue6 => Forward::Gue,
             Self::Nat => Forward::Nat,
+            Self::Fullnat => Forward::Fullnat,
         }
     }
 
@@ -137,7 +141,7 @@ impl Mode {
     /// packets aren't encapsulated.
     pub(crate) const fn backends_are_v6(self, vip_is_v6: bool) -> bool {
         match self {
-            Self::L2 | Self::Nat => vip_is_v6,
+            Self::L2 | Self::Nat | Self::Fullnat => vip_is_v6,
             Self::Ipip | Self::Gue => false,
             Self::Ipip6 | Self::Gue6 => true,
         }
@@ -159,7 +163,7 @@ impl Serialize for Mode {
 /// Every case, in the order in which they are measured and shown.
 #[cfg(test)]
 pub(crate) fn cases() -> Vec<Case> {
-    [direct(), answered()].concat()
+    [direct(), answered(), by_flow()].concat()
 }
 
 /// Those of a balancer whose backends all answer the client directly.
@@ -185,6 +189,12 @@ pub(crate) fn answered() -> Vec<Case> {
     let ours = [Class::V4Tcp, Class::V4Answers, Class::V6Tcp, Class::V6Answers];
     let ours = ours.into_iter().flat_map(|class| established(class, Mode::Nat));
     ours.chain([Case { class: Class::NoAnswer, flows: Some(FLOWS[1]), mode: None }]).collect()
+}
+
+/// Those of a balancer that knows every flow.
+pub(crate) fn by_flow() -> Vec<Case> {
+    let ours = [Class::V4Tcp, Class::V6Tcp].into_iter();
+    ours.flat_map(|class| established(class, Mode::Fullnat)).collect()
 }
 
 /// The cases that the reference with a table of connections is measured by, too.

@@ -67,17 +67,21 @@ fn report(effort: Effort, progress: impl Fn(usize, usize)) -> anyhow::Result<Rep
     let memory = memory()?;
     let ring_build = ring_build();
     let ifindex = network::enter()?;
-    let (direct, answered) = (class::direct(), class::answered());
-    let cases = direct.len() + answered.len();
+    let direct = class::direct();
+    let others = [(scene::answered(), class::answered()), (scene::by_flow(), class::by_flow())];
+    let cases = direct.len() + others.iter().map(|(_, cases)| cases.len()).sum::<usize>();
     let (plane, actual) = filled(&scene::direct())?;
     let mut bench = Bench::open(plane, &actual, ifindex)?;
     let machine = machine::describe(bench.cpu(), bench.is_jited()?);
     let mut measured = measure::all(&mut bench, &direct, effort, |done| progress(done, cases))?;
-    bench.replace(filled(&scene::answered())?.0);
-    let done_before = direct.len();
-    measured.extend(measure::all(&mut bench, &answered, effort, |done| {
-        progress(done_before + done, cases)
-    })?);
+    let mut done_before = direct.len();
+    for (desired, its_cases) in others {
+        bench.replace(filled(&desired)?.0);
+        measured.extend(measure::all(&mut bench, &its_cases, effort, |done| {
+            progress(done_before + done, cases)
+        })?);
+        done_before += its_cases.len();
+    }
     progress(cases, cases);
     Ok(Report::new(machine, effort, &measured, memory, ring_build))
 }
@@ -87,7 +91,7 @@ fn filled(desired: &Desired) -> anyhow::Result<(DataPlane, Actual)> {
     let backends = desired.services.iter().map(|service| service.backends.len()).sum();
     let slots = desired.services.iter().filter_map(|service| service.ring_size).sum();
     let capacity = room(slots, backends);
-    let mut plane = open(capacity)?;
+    let mut plane = open(capacity, Some(FLOW_CAPACITY))?;
     let mut actual = Actual { capacity, ..Actual::default() };
     for change in plan(desired, &actual)? {
         plane.apply(&change)?;
@@ -99,12 +103,13 @@ fn filled(desired: &Desired) -> anyhow::Result<(DataPlane, Actual)> {
 /// Flows that there is room for: all of the largest case.
 const FLOW_CAPACITY: u32 = 1 << 20;
 
-fn open(capacity: Capacity) -> anyhow::Result<DataPlane> {
+fn open(capacity: Capacity, fullnat_capacity: Option<u32>) -> anyhow::Result<DataPlane> {
     Ok(DataPlane::open(Options {
         object: objects::BALANCER.to_vec(),
         pin_path: None,
         capacity,
         flow_capacity: FLOW_CAPACITY,
+        fullnat_capacity,
         // Every flow of a moving slot has a record.
         flow_budget: Some(u32::MAX),
         hash_seed: 0x5eed_5eed_5eed_5eed,
@@ -117,7 +122,7 @@ fn open(capacity: Capacity) -> anyhow::Result<DataPlane> {
 fn memory() -> anyhow::Result<Memory> {
     let (services, backends) = FULL_HOUSE;
     let capacity = room(services * scene::RING_SIZE, services as usize * backends);
-    Ok(Memory::new(services, capacity, open(capacity)?.map_bytes()?))
+    Ok(Memory::new(services, capacity, open(capacity, None)?.map_bytes()?))
 }
 
 fn ring_build() -> RingBuild {

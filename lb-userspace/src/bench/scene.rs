@@ -55,6 +55,11 @@ pub(crate) fn answered() -> Desired {
     filled_up(tcp_services(&[Mode::Nat]))
 }
 
+/// The same for those by which every flow is known.
+pub(crate) fn by_flow() -> Desired {
+    filled_up(tcp_services(&[Mode::Fullnat]))
+}
+
 type Served = (IpAddr, Protocol, Mode);
 
 fn tcp_services(modes: &[Mode]) -> Vec<Served> {
@@ -73,6 +78,7 @@ fn filled_up(mut services: Vec<Served>) -> Desired {
         services: services
             .map(|((vip, protocol, mode), n)| service(n, vip, protocol, mode))
             .collect(),
+        ..Desired::default()
     }
 }
 
@@ -179,6 +185,7 @@ mod tests {
     fn every_case_meets_the_service_that_it_means() {
         meet(&direct(), class::direct());
         meet(&answered(), class::answered());
+        meet(&by_flow(), class::by_flow());
     }
 
     fn meet(desired: &Desired, cases: Vec<Case>) {

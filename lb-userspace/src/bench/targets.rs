@@ -15,6 +15,8 @@ const V6_BY_V4: f64 = 1.2;
 const GUE_BY_IPIP: f64 = 1.15;
 /// NAT by IP in IP, there and back.
 const NAT_BY_IPIP: f64 = 1.2;
+/// Full NAT: up to so many flows, ns each packet.
+const FULLNAT: [(u32, f64); 2] = [(1 << 14, 250.0), (1 << 20, 400.0)];
 
 /// Building a ring of 1,000 backends and 65,537 slots: ms.
 pub(crate) const RING_BUILD_MS: f64 = 30.0;
@@ -42,6 +44,10 @@ pub(crate) fn ns(case: &Case, measured: impl Fn(&Case) -> Option<f64>) -> Option
         Mode::Gue => (Mode::Gue, Some(Mode::Ipip)),
         Mode::Gue6 => (Mode::Gue, Some(Mode::Ipip6)),
         Mode::Nat => return by_nat(case, measured),
+        Mode::Fullnat => {
+            let flows = case.flows?;
+            return FULLNAT.into_iter().find(|(most, _)| flows <= *most).map(|(_, ns)| ns);
+        }
     };
     let by_v4 = case.class.is_v6().then(|| {
         let other = Case { class: Class::V4Tcp, mode: Some(over_v4), ..*case };
@@ -98,6 +104,7 @@ mod tests {
         for class in [Class::V4Tcp, Class::V4Answers, Class::V6Tcp, Class::V6Answers] {
             assert_eq!(target(class, 1, Mode::Nat), 50.0 * 1.2);
         }
+        assert_eq!(target(Class::V6Tcp, 1 << 14, Mode::Fullnat), 250.0);
         // By IPv4: 96; by IP in IP: 57.5, or over IPv6 115.
         assert_eq!(target(Class::V6Tcp, 1, Mode::Gue), 50.0 * 1.15);
         assert_eq!(target(Class::V6Tcp, 1, Mode::Gue6), 80.0 * 1.2);

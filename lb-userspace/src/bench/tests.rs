@@ -74,7 +74,7 @@ fn drive(bench: &mut Bench, cases: &[Case], programs: &[UnderTest]) {
             // The MAC addresses in place, and the packet behind the outer header.
             let next_hop = if case.class.is_answer() { 0xc } else { 1 };
             assert_eq!(sent.frame[..4], [2, 0, 0, next_hop], "{program:?} {case:?}");
-            if case.mode == Some(Mode::Nat) {
+            if matches!(case.mode, Some(Mode::Nat | Mode::Fullnat)) {
                 assert_ne!(sent.frame[14..], driven.frame[14..], "{program:?} {case:?}");
             }
             let inner = [&driven.frame[..14], &sent.frame[14 + outer..]].concat();
@@ -85,7 +85,7 @@ fn drive(bench: &mut Bench, cases: &[Case], programs: &[UnderTest]) {
 
 fn outer_len(case: &Case) -> usize {
     match case.mode {
-        None | Some(Mode::L2 | Mode::Nat) => 0,
+        None | Some(Mode::L2 | Mode::Nat | Mode::Fullnat) => 0,
         Some(Mode::Ipip) => 20,
         Some(Mode::Ipip6) => 40,
         Some(Mode::Gue) => 32,

@@ -12,7 +12,7 @@ use clap_complete::Shell;
 
 use super::words::{BackendWord, Cidr, HealthWord};
 use crate::{
-    api::{EventKind, NewWeight},
+    api::{EventKind, FlowFilter, NewWeight},
     config::{BackendSpec, ServiceSpec, parse_duration},
     model::{BackendKey, MacAddress},
     register::TlsFiles,
@@ -260,12 +260,71 @@ pub enum Remote {
     },
     /// Tell what the running balancer would do with a packet, step by step
     Explain(ExplainArgs),
+    /// Show flows of backends under fullnat, or end them
+    ///
+    /// Flows of other forward modes have no entries, and are not shown.
+    #[command(args_conflicts_with_subcommands = true)]
+    Flows(FlowsArgs),
     /// Show and change services
     #[command(subcommand)]
     Service(ServiceVerb),
     /// Show and change backends of a service
     #[command(subcommand)]
     Backend(BackendVerb),
+}
+
+/// `xlb flows`
+#[derive(Args, Debug)]
+pub struct FlowsArgs {
+    /// End flows.
+    #[command(subcommand)]
+    pub verb: Option<FlowsVerb>,
+    /// Which.
+    #[command(flatten)]
+    pub which: WhichFlows,
+    /// Show so many at the most
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
+    pub limit: usize,
+}
+
+/// `xlb flows kill`
+#[derive(Debug, Subcommand)]
+pub enum FlowsVerb {
+    /// End flows: the client's next packet meets a reset of the backend
+    Kill {
+        /// Which.
+        #[command(flatten)]
+        which: WhichFlows,
+        /// All that there are
+        #[arg(long, conflicts_with_all = ["service", "backend", "client"], required_unless_present_any = ["service", "backend", "client"])]
+        all: bool,
+    },
+}
+
+/// Flows that fit all that is given.
+#[derive(Args, Clone, Debug)]
+pub struct WhichFlows {
+    /// Only those of that service
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// Only those that live with that backend
+    #[arg(long, value_name = "ADDRESS")]
+    pub backend: Option<BackendKey>,
+    // Not a comment of documentation, where brackets would be links.
+    #[arg(
+        long,
+        value_name = "ADDRESS[:PORT]",
+        help = "Only those of that client: 192.0.2.1, 192.0.2.1:4711, [2001:db8::1]:4711"
+    )]
+    pub client: Option<String>,
+}
+
+impl WhichFlows {
+    /// In the API's form.
+    pub fn filter(self, limit: Option<usize>) -> FlowFilter {
+        let backend = self.backend.map(|backend| backend.to_string());
+        FlowFilter { service: self.service, backend, client: self.client, limit }
+    }
 }
 
 /// `xlb explain`
@@ -291,7 +350,7 @@ fn endpoint(text: &str) -> Result<SocketAddr, String> {
 }
 
 const PROTOCOLS: [&str; 2] = ["tcp", "udp"];
-const FORWARDS: [&str; 4] = ["l2", "ipip", "gue", "nat"];
+const FORWARDS: [&str; 5] = ["l2", "ipip", "gue", "nat", "fullnat"];
 const AFFINITIES: [&str; 3] = ["flow", "source", "packet"];
 
 /// `xlb service`

@@ -10,10 +10,13 @@ use tokio::{runtime, time::sleep};
 
 use super::{
     Failure, Printer,
-    args::{BackendArg, BackendVerb, DrainArgs, ExplainArgs, Remote, ServiceVerb},
+    args::{
+        BackendArg, BackendVerb, DrainArgs, ExplainArgs, FlowsArgs, FlowsVerb, Remote, ServiceVerb,
+    },
     show,
+    table::plural,
 };
-use crate::api::{BackendChange, BackendState, Client, Event, FlowQuery, Removed};
+use crate::api::{BackendChange, BackendState, Client, Event, FlowQuery, KilledFlows, Removed};
 
 /// Does a verb to the end.
 pub(super) fn run<W: Write>(
@@ -49,6 +52,16 @@ async fn dispatch<W: Write>(
         Remote::Explain(ExplainArgs { from, to, protocol }) => {
             let query = FlowQuery { from, to, protocol };
             printer.say(&client.explain(&query).await?, show::explanation)
+        }
+        Remote::Flows(FlowsArgs { verb: None, which, limit }) => {
+            let list = client.flows(&which.filter(Some(limit))).await?;
+            printer.say(&list, show::flow_list)
+        }
+        Remote::Flows(FlowsArgs { verb: Some(FlowsVerb::Kill { which, .. }), .. }) => {
+            let killed = client.kill_flows(&which.filter(None)).await?;
+            printer.say(&killed, |KilledFlows { killed }| {
+                format!("{} killed", plural(*killed as usize, "flow"))
+            })
         }
         Remote::Service(verb) => service(verb, client, printer).await,
         Remote::Backend(verb) => backend(verb, client, printer).await,

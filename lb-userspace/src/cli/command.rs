@@ -12,7 +12,7 @@ use super::args::Cli;
 /// What a person wants, and the verbs for it. Every verb that isn't hidden stands here once.
 pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ("Run", &["run", "check"]),
-    ("Look", &["status", "stats", "events", "explain"]),
+    ("Look", &["status", "stats", "events", "flows", "explain"]),
     ("Change, live", &["service", "backend"]),
     ("Try", &["replay", "bench"]),
     ("On a backend", &["decap", "register"]),

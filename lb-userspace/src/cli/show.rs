@@ -11,7 +11,8 @@ use super::table::{
 use crate::{
     api::{
         AgentStatus, BackendState, BackendStatus, DiscoveryStatus, Event, EventKind, Explanation,
-        HealthStatus, InterfaceStatus, LoadStatus, RefusedBackend, ServiceStatus, Stats, Status,
+        FlowList, HealthStatus, InterfaceStatus, LoadStatus, RefusedBackend, ServiceStatus, Stats,
+        Status,
     },
     live::AgentState,
     model::Origin,
@@ -34,6 +35,15 @@ pub(super) fn status(status: &Status) -> String {
         count(status.flow_capacity),
         count(status.flows.records),
     );
+    if status.fullnat.taken > 0 {
+        let fullnat = &status.fullnat;
+        let _ = writeln!(
+            text,
+            "{} of {} flows under fullnat",
+            count(fullnat.flows),
+            count(fullnat.capacity)
+        );
+    }
     if let Some(reload) = &status.last_reload {
         let _ = match (&reload.error, reload.ok) {
             (None, true) => writeln!(text, "reloaded {:.0}", reload.at),
@@ -350,6 +360,42 @@ pub(super) fn stats(stats: &Stats) -> String {
     };
     let _ = write!(text, "\n{} packets passed, for no service", count(stats.passes_total));
     text
+}
+
+pub(super) fn flow_list(list: &FlowList) -> String {
+    let mut table = Table::new([
+        ("SERVICE", Left),
+        ("CLIENT", Left),
+        ("VIP", Left),
+        ("SOURCE", Left),
+        ("BACKEND", Left),
+        ("PROTOCOL", Left),
+        ("STATE", Left),
+        ("AGE", Right),
+        ("QUIET", Right),
+    ]);
+    let seconds = |seconds: u32| duration(Duration::from_secs(seconds.into()));
+    for flow in &list.flows {
+        table.row([
+            (&*flow.service).into(),
+            (&*flow.client).into(),
+            (&*flow.vip).into(),
+            (&*flow.source).into(),
+            (&*flow.backend).into(),
+            (&*flow.protocol).into(),
+            (&*flow.state).into(),
+            seconds(flow.age_seconds).into(),
+            seconds(flow.quiet_seconds).into(),
+        ]);
+    }
+    let shown = list.flows.len();
+    match list.matching {
+        0 => "no such flows; those of other forward modes than fullnat are not known".to_owned(),
+        all if all > shown as u64 => {
+            format!("{}\n{shown} of {} flows: --limit shows more", table.render(0), count(all))
+        }
+        _ => format!("{}\n{}", table.render(0), plural(shown, "flow")),
+    }
 }
 
 pub(super) fn event(event: &Event) -> String {

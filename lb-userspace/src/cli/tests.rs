@@ -138,6 +138,17 @@ fn the_state_of_things_is_shown() {
     assert!(stats.contains("fragment        5"), "{stats}");
     assert!(!stats.contains("truncated"), "reasons without drops are noise: {stats}");
     assert_eq!(lab.json(&["stats"])["drops_total"]["truncated"], 0);
+    let flows = lab.say(&["flows", "--service", "web", "--client", "192.0.2.1"]).out;
+    assert!(
+        flows.contains("10.0.0.2:1024") && flows.ends_with("1 min 1 s    1 s\n\n1 flow\n"),
+        "{flows}"
+    );
+    let none = lab.say(&["flows", "--limit", "0"]).out;
+    assert!(none.ends_with("0 of 1 flows: --limit shows more\n"), "{none}");
+    assert_eq!(lab.json(&["flows", "kill", "--backend", "10.0.0.11"])["killed"], 1);
+    assert_eq!(lab.say(&["flows", "kill", "--all"]).out, "1 flow killed\n");
+    assert_eq!(lab.say(&["flows", "kill"]).status, WRONG_INPUT);
+    assert_eq!(lab.say(&["flows", "kill", "--all", "--service", "web"]).status, WRONG_INPUT);
     let explain = ["explain", "--from", "192.0.2.1:4711", "--to", "203.0.113.10:80"];
     assert_eq!(lab.json(&explain)["verdict"], "tx");
     let explained = lab.say(&explain).out;
@@ -223,7 +234,7 @@ fn wrong_input_is_2_and_failure_1() {
         (&["backend", "add", "web", "10.0.0.13", "--next-hop", "ff:ff:ff:ff:ff:ff"], "multicast"),
         (&["backend", "list", "mail"], "no service \"mail\""),
         (&["service", "add", "x", "--vip", "nowhere", "--forward", "l2"], "nowhere"),
-        (&["service", "add", "x", "--vip", "203.0.113.1:1", "--forward", "fullnat"], "ipip"),
+        (&["service", "add", "x", "--vip", "203.0.113.1:1", "--forward", "halfnat"], "ipip"),
         (
             &[
                 "service",

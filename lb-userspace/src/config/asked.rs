@@ -50,7 +50,7 @@ impl HealthType {
 }
 
 pub(super) fn health_type(node: &Node) -> Result<HealthType, Fault> {
-    word(text(node)?, HealthType::WORDS, &[], "health check")
+    word(text(node)?, HealthType::WORDS, "health check")
 }
 
 /// Most arguments of a command, its path included.
@@ -84,7 +84,7 @@ pub(super) fn request_host(node: &Node) -> Result<String, Fault> {
 }
 
 pub(super) fn method(node: &Node) -> Result<Method, Fault> {
-    word(text(node)?, Method::WORDS, &[], "method")
+    word(text(node)?, Method::WORDS, "method")
 }
 
 pub(super) fn expect_status(node: &Node) -> Result<Vec<StatusRange>, Fault> {
@@ -159,7 +159,7 @@ fn texts(node: &Node) -> Result<Vec<&str>, Fault> {
 pub(super) fn alpn(node: &Node) -> Result<Vec<Alpn>, Fault> {
     let mut offered = Vec::new();
     for found in texts(node)? {
-        let one = word(found, Alpn::WORDS, &[], "protocol")?;
+        let one = word(found, Alpn::WORDS, "protocol")?;
         if offered.contains(&one) {
             return Err(Fault::new(ErrorKind::Duplicate, format!("\"{found}\" is already there")));
         }
@@ -189,11 +189,11 @@ pub(super) fn query(node: &Node) -> Result<String, Fault> {
 }
 
 pub(super) fn query_type(node: &Node) -> Result<RecordType, Fault> {
-    word(text(node)?, DnsProbe::TYPES, &[], "query type")
+    word(text(node)?, DnsProbe::TYPES, "query type")
 }
 
 pub(super) fn expect_rcode(node: &Node) -> Result<ResponseCode, Fault> {
-    word(text(node)?, DnsProbe::CODES, &[], "response code")
+    word(text(node)?, DnsProbe::CODES, "response code")
 }
 
 pub(super) fn expect_answer(node: &Node) -> Result<String, Fault> {

@@ -66,7 +66,7 @@ impl Via {
         match forward {
             Forward::L2 | Forward::Ipip | Forward::Gue => Self::Vip,
             // The backend has no VIP.
-            Forward::Nat => Self::Address,
+            Forward::Nat | Forward::Fullnat => Self::Address,
         }
     }
 

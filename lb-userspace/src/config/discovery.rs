@@ -74,7 +74,7 @@ fn dns(
         table.fault(&keys::MIN_TTL, fault, faults);
     }
     if let (Some(record), Some(Destination { address, .. }), Some(forward)) = (record, vip, forward)
-        && matches!(forward, Forward::L2 | Forward::Nat)
+        && (forward == Forward::L2 || forward.translates())
         && !fits_l2(record, address)
     {
         let fault = Fault::new(

@@ -64,6 +64,7 @@ pub(super) struct Section {
 /// Every section, in the order of the file.
 pub(super) static SECTIONS: &[&Section] = &[
     &top::SECTION,
+    &fullnat::SECTION,
     &api::SECTION,
     &register::SECTION,
     &service::SECTION,
@@ -115,10 +116,10 @@ section! { top, "", "Keys at the top of the file, before any header.";
         "What the agent keeps across restarts.";
     SOURCE_IPV4 = "source_ipv4", Text, Otherwise("the outgoing interface's address"),
         "an IPv4 address",
-        "Source of outer IPv4 headers in `ipip` and `gue`.";
+        "Source of outer IPv4 headers in `ipip` and `gue`, and of packets in `fullnat`.";
     SOURCE_IPV6 = "source_ipv6", Text, Otherwise("the outgoing interface's address"),
         "an IPv6 address",
-        "Source of outer IPv6 headers in `ipip` and `gue`.";
+        "Source of outer IPv6 headers in `ipip` and `gue`, and of packets in `fullnat`.";
     FLOW_CAPACITY = "flow_capacity", Integer, Integer(1_000_000),
         "an integer from 1024 to 67108864",
         "Most flows that are remembered at a time while backends change.";
@@ -128,12 +129,37 @@ section! { top, "", "Keys at the top of the file, before any header.";
     ON_EVENT_TIMEOUT = "on_event_timeout", Text, Text("10s"),
         "a duration from \"100ms\" to \"10m\"",
         "When a run of that command is killed.";
+    FULLNAT = "fullnat", Table, Otherwise("its keys' defaults"),
+        "the section `[fullnat]`",
+        "Flows of backends under `fullnat`.";
     API = "api", Table, Otherwise("its keys' defaults"),
         "the section `[api]`",
         "The control socket and the metrics.";
     SERVICE = "service", Tables, Otherwise("none"),
         "sections `[[service]]`",
         "The services, a section each.";
+}
+
+section! { fullnat, "[fullnat]",
+    "Flows of backends under `fullnat`: packets come to a backend from an address and a port of a pool.";
+    POOL_IPV4 = "pool_ipv4", List, Otherwise("`source_ipv4`, else the outgoing interface's address"),
+        "1 to 64 IPv4 addresses, each once",
+        "What packets toward IPv4 backends come from. Answers to each address must come in by one of `interfaces`.";
+    POOL_IPV6 = "pool_ipv6", List, Otherwise("`source_ipv6`, else the outgoing interface's address"),
+        "1 to 64 IPv6 addresses, each once",
+        "What packets toward IPv6 backends come from. Answers to each address must come in by one of `interfaces`.";
+    PORTS = "ports", Text, Text("1024-32767"),
+        "a first and a last port from 1 to 65535, such as \"1024-32767\": at least 64 ports",
+        "The ports of each address: so many flows of a protocol at a time between it and one port of one backend. Without `net.ipv4.ip_local_reserved_ports` none of them should be one that this host's own connections use.";
+    FLOW_CAPACITY = "flow_capacity", Integer, Integer(1_000_000),
+        "an integer from 1024 to 67108864",
+        "Most flows at a time. Each takes about 250 bytes while it is there.";
+    OPENING_TIMEOUT = "opening_timeout", Text, Text("30s"),
+        "a duration from \"1s\" to \"10m\"",
+        "How long a flow may be quiet that backend and client haven't both gone on with. Near the most flows it is 3 s.";
+    CLOSING_TIMEOUT = "closing_timeout", Text, Text("60s"),
+        "a duration from \"1s\" to \"10m\"",
+        "How long a port stays taken after a connection that the backend closed first: as long as the backend remembers it (TIME-WAIT).";
 }
 
 section! { api, "[api]", "How the agent is reached.";
@@ -182,7 +208,7 @@ section! { service, "[[service]]",
         "\"tcp\" or \"udp\"",
         "What the service speaks.";
     FORWARD = "forward", Text, Required,
-        "\"l2\", \"ipip\", \"gue\" or \"nat\"",
+        "\"l2\", \"ipip\", \"gue\", \"nat\" or \"fullnat\"",
         "How packets travel to the backends, which must be set up for it.";
     RING_SIZE = "ring_size", Integer, Otherwise("grows with the backends"),
         "a prime from 2 to 1048573, at least the number of backends",
@@ -234,8 +260,8 @@ section! { health, "[service.health]",
     PORT = "port", Integer, Otherwise("the backend's own port, else the service's"),
         "a port from 1 to 65535",
         "The port that is checked. Required where the service takes any port.";
-    VIA = "via", Text, Otherwise("\"vip\"; with `nat` \"address\""),
-        "\"vip\" or \"address\"; not with type \"exec\" or \"none\", and \"vip\" not with `nat`",
+    VIA = "via", Text, Otherwise("\"vip\"; with `nat` and `fullnat` \"address\""),
+        "\"vip\" or \"address\"; not with type \"exec\" or \"none\", and \"vip\" not with `nat` or `fullnat`",
         "Where probes go: to the VIP on that backend, in frames like those of clients, so that a missing VIP or decapsulation shows; or to the backend's own address.";
     INTERVAL = "interval", Text, Text("1s"),
         "a duration from \"10ms\" to \"1h\"",
@@ -388,8 +414,8 @@ section! { load, "[service.load]",
 
 section! { backend, "[[service.backend]]", "A backend. No two of a service have the same address.";
     ADDRESS = "address", Text, Required,
-        "an address such as \"10.0.0.11\" or \"2001:db8::11\", with `l2` and `nat` of the VIP's family; with `nat` it may carry a port, \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
-        "The backend's own address, and under `nat` the port that packets are sent to: without one they keep theirs.";
+        "an address such as \"10.0.0.11\" or \"2001:db8::11\", with `l2`, `nat` and `fullnat` of the VIP's family; with `nat` and `fullnat` it may carry a port, \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
+        "The backend's own address, and under `nat` and `fullnat` the port that packets are sent to: without one they keep theirs.";
     WEIGHT = "weight", Integer, Integer(100),
         "an integer from 0 to 65535",
         "Its share of the service's flows, by the sum of all weights.";
@@ -397,7 +423,7 @@ section! { backend, "[[service.backend]]", "A backend. No two of a service have 
         "the MAC address of one interface, such as \"02:00:00:00:00:11\"",
         "Where frames to this backend go.";
     FORWARD = "forward", Text, Otherwise("the service's"),
-        "\"l2\", \"ipip\", \"gue\" or \"nat\"",
+        "\"l2\", \"ipip\", \"gue\", \"nat\" or \"fullnat\"",
         "How packets travel to this backend.";
     BACKUP = "backup", Boolean, Boolean(false),
         "true or false",

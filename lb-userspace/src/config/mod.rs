@@ -11,6 +11,7 @@ mod claims;
 mod discovery;
 mod error;
 mod fragment;
+mod fullnat;
 mod health;
 mod keys;
 mod limits;
@@ -47,7 +48,7 @@ pub use reference::reference;
 pub use spec::{BackendSpec, HealthSpec, ServiceSpec, backend_from_json, service_from_json};
 pub use types::{
     AgentCheck, BackendConfig, Config, DiscoveryConfig, DiscoverySource, DnsRecord, DnsSource,
-    DoorTls, Hook, NextHop, RegisterDoor, ServiceConfig, XdpMode,
+    DoorTls, Fullnat, Hook, NextHop, RegisterDoor, ServiceConfig, XdpMode,
 };
 pub use value::{is_ring_size, parse_duration};
 

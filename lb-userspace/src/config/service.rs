@@ -145,11 +145,12 @@ pub(super) fn check(
     let mut taken = Taken::new();
     let nodes = table.tables(&keys::BACKEND, backend::SECTION.header, faults);
     if let Some(HealthCheck::Active(check)) = &health
-        && (check.via, forward) == (Some(Via::Vip), Some(Forward::Nat))
+        && let (Some(Via::Vip), Some(mode)) = (check.via, forward)
+        && mode.translates()
         && let Some(node) = table.get(&keys::HEALTH)
     {
         let path = format!("{}.{}", table.path_of(keys::HEALTH.name), health_keys::VIA.name);
-        faults.add(node.at, path, no_vip());
+        faults.add(node.at, path, no_vip(mode));
     }
     let name_shown = name.as_ref().map_or_else(|| path.to_owned(), |n| format!("service \"{n}\""));
     let via = match &health {
@@ -218,8 +219,8 @@ impl<'a> BackendContext<'a> {
 }
 
 /// Probes through a VIP that the backends don't have.
-fn no_vip() -> Fault {
-    let message = "probes of `nat` backends can't go to the VIP: they don't have it";
+fn no_vip(forward: Forward) -> Fault {
+    let message = format!("probes of `{forward}` backends can't go to the VIP: they don't have it");
     Fault::new(ErrorKind::Impossible, message).help("leave it out, or \"address\"")
 }
 
@@ -240,8 +241,10 @@ pub(super) fn check_backend(
     if let Some(key) = key {
         let own = table.get(&backend::FORWARD).is_some();
         let effective = if own { forward } else { context.forward };
-        if own && (forward, context.via) == (Some(Forward::Nat), Some(Via::Vip)) {
-            table.fault(&backend::FORWARD, no_vip(), faults);
+        if let (true, Some(mode), Some(Via::Vip)) = (own, forward, context.via)
+            && mode.translates()
+        {
+            table.fault(&backend::FORWARD, no_vip(mode), faults);
         }
         let fits = reachable(key, effective, context.vip)
             .and_then(|()| {
@@ -268,15 +271,18 @@ fn reachable(
 ) -> Result<(), Fault> {
     let impossible = |message| Fault::new(ErrorKind::Impossible, message);
     if let (Some(_), Some(forward)) = (key.port, forward)
-        && forward != Forward::Nat
+        && !forward.translates()
     {
         return Err(impossible(format!(
             "{key} has a port, and `{forward}` leaves a packet's port as it is"
         ))
-        .help(format!("the address alone: \"{}\", or forward = \"nat\"", key.address)));
+        .help(format!(
+            "the address alone: \"{}\", or forward = \"nat\" or \"fullnat\"",
+            key.address
+        )));
     }
     let Some(Destination { address: vip, port }) = vip else { return Ok(()) };
-    if key.port.is_some() && port.is_none() {
+    if key.port.is_some() && port.is_none() && forward == Some(Forward::Nat) {
         return Err(impossible(format!(
             "{key} has a port, and the service takes any: no answer from there would tell which \
              port it is for"
@@ -287,10 +293,12 @@ fn reachable(
         return Err(impossible(format!("{vip} is the VIP itself"))
             .help("the backend's own address, by which the balancer reaches it"));
     }
-    if forward == Some(Forward::Nat) && key.address.is_ipv4() != vip.is_ipv4() {
+    if let Some(forward) = forward.filter(|forward| forward.translates())
+        && key.address.is_ipv4() != vip.is_ipv4()
+    {
         let (family, other) = if vip.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
         return Err(impossible(format!(
-            "`nat` can't turn {family} packets for {vip} into {other} packets for {}",
+            "`{forward}` can't turn {family} packets for {vip} into {other} packets for {}",
             key.address
         ))
         .help(format!("an {family} address, or forward = \"ipip\" or \"gue\"")));

@@ -5,6 +5,7 @@ use std::{ops::RangeInclusive, time::Duration};
 use super::{
     discovery,
     error::{ErrorKind, Fault, Faults},
+    fullnat,
     keys::{Kind, api, service as service_keys, top as keys},
     node::{Node, Value},
     read::{Table, wrong_type},
@@ -31,6 +32,7 @@ pub(super) fn check(root: &Node, faults: &mut Faults) -> Option<Config> {
     let flow_capacity = table.value(&keys::FLOW_CAPACITY, faults, value::integer(1024..=1 << 26));
     let on_event = table.value(&keys::ON_EVENT, faults, value::command);
     let timeout = table.value(&keys::ON_EVENT_TIMEOUT, faults, value::duration(HOOK_TIMEOUTS));
+    let fullnat = fullnat::check(&table, faults);
     let api = check_api(&table, faults);
     let services = check_services(&table, faults);
     if let (Some(Api { register: None, .. }), Some(services)) = (&api, &services) {
@@ -47,6 +49,7 @@ pub(super) fn check(root: &Node, faults: &mut Faults) -> Option<Config> {
         source_ipv6,
         flow_capacity: flow_capacity?,
         on_event: on_event.zip(timeout).map(|(command, timeout)| Hook { command, timeout }),
+        fullnat: fullnat?,
         api: api?,
         services: services?,
     })

@@ -11,7 +11,7 @@ use lb_common::layout::Affinity;
 use super::checks::HealthCheck;
 use crate::{
     live::Policy,
-    model::{BackendKey, Forward, MacAddress, ServiceKey},
+    model::{BackendKey, Forward, MacAddress, Pools, ServiceKey},
 };
 
 /// A whole config.
@@ -35,12 +35,27 @@ pub struct Config {
     pub source_ipv6: Option<Ipv6Addr>,
     /// Most flows that are remembered at a time.
     pub flow_capacity: u32,
+    /// Flows of backends under `fullnat`.
+    pub fullnat: Fullnat,
     /// What is run for each event.
     pub on_event: Option<Hook>,
     /// How the agent is reached.
     pub api: Api,
     /// Names and keys are unique.
     pub services: Vec<ServiceConfig>,
+}
+
+/// Flows of backends under `fullnat`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fullnat {
+    /// What packets come from.
+    pub pools: Pools,
+    /// Most flows at a time.
+    pub flow_capacity: u32,
+    /// How long one may be quiet that isn't open yet.
+    pub opening_timeout: Duration,
+    /// How long a port stays taken after a connection.
+    pub closing_timeout: Duration,
 }
 
 /// How the program is attached to an interface.

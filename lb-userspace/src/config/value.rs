@@ -14,7 +14,7 @@ use lb_common::layout::Affinity;
 
 use super::{
     checks::Via,
-    error::{ErrorKind, Fault},
+    error::Fault,
     keys::Kind,
     node::{Node, Value},
     prime,
@@ -67,35 +67,22 @@ impl From<TextError> for Fault {
     }
 }
 
-/// One of `words`. A word of `later` is known and refused.
-pub(super) fn word<T: Copy>(
-    found: &str,
-    words: &[(&str, T)],
-    later: &[&str],
-    what: &str,
-) -> Result<T, Fault> {
+/// One of `words`.
+pub(super) fn word<T: Copy>(found: &str, words: &[(&str, T)], what: &str) -> Result<T, Fault> {
     if let Some((_, value)) = words.iter().find(|(word, _)| *word == found) {
         return Ok(*value);
     }
     let has = words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
-    Err(if later.contains(&found) {
-        Fault::new(
-            ErrorKind::Unsupported,
-            format!("this version doesn't have the {what} \"{found}\""),
-        )
-        .help(format!("it has {has}"))
-    } else {
-        let near = words
-            .iter()
-            .map(|(word, _)| (strsim::damerau_levenshtein(&found.to_lowercase(), word), *word))
-            .min()
-            .filter(|(distance, word)| *distance <= (word.len() / 3).min(2));
-        let help = match near {
-            Some((_, near)) => format!("did you mean \"{near}\"? Allowed: {has}"),
-            None => format!("allowed: {has}"),
-        };
-        Fault::bad(format!("unknown {what} \"{found}\"")).help(help)
-    })
+    let near = words
+        .iter()
+        .map(|(word, _)| (strsim::damerau_levenshtein(&found.to_lowercase(), word), *word))
+        .min()
+        .filter(|(distance, word)| *distance <= (word.len() / 3).min(2));
+    let help = match near {
+        Some((_, near)) => format!("did you mean \"{near}\"? Allowed: {has}"),
+        None => format!("allowed: {has}"),
+    };
+    Err(Fault::bad(format!("unknown {what} \"{found}\"")).help(help))
 }
 
 pub(super) fn boolean(node: &Node) -> Result<bool, Fault> {
@@ -118,7 +105,7 @@ pub(super) fn percent(allowed: RangeInclusive<u8>) -> impl Fn(&Node) -> Result<u
 }
 
 pub(super) fn load_source(node: &Node) -> Result<LoadSource, Fault> {
-    word(text(node)?, LoadSource::WORDS, &[], "source of load reports")
+    word(text(node)?, LoadSource::WORDS, "source of load reports")
 }
 
 /// What is sent to an agent.
@@ -131,19 +118,19 @@ pub(super) fn agent_send(node: &Node) -> Result<String, Fault> {
 }
 
 pub(super) fn protocol(node: &Node) -> Result<crate::model::Protocol, Fault> {
-    word(text(node)?, crate::model::Protocol::WORDS, &[], "protocol")
+    word(text(node)?, crate::model::Protocol::WORDS, "protocol")
 }
 
 pub(super) fn forward(node: &Node) -> Result<Forward, Fault> {
-    word(text(node)?, Forward::WORDS, &["fullnat"], "forward mode")
+    word(text(node)?, Forward::WORDS, "forward mode")
 }
 
 pub(super) fn affinity(node: &Node) -> Result<Affinity, Fault> {
-    word(text(node)?, AFFINITIES, &[], "affinity")
+    word(text(node)?, AFFINITIES, "affinity")
 }
 
 pub(super) fn xdp_mode(node: &Node) -> Result<XdpMode, Fault> {
-    word(text(node)?, XDP_MODES, &[], "XDP mode")
+    word(text(node)?, XDP_MODES, "XDP mode")
 }
 
 /// Which source of backends a section names.
@@ -168,7 +155,7 @@ pub(super) const DNS_RECORDS: &[(&str, DnsRecord)] = &[
 ];
 
 pub(super) fn discovery_type(node: &Node) -> Result<DiscoveryType, Fault> {
-    word(text(node)?, DISCOVERY_TYPES, &[], "discovery")
+    word(text(node)?, DISCOVERY_TYPES, "discovery")
 }
 
 pub(super) fn discovery_word(kind: DiscoveryType) -> &'static str {
@@ -176,7 +163,7 @@ pub(super) fn discovery_word(kind: DiscoveryType) -> &'static str {
 }
 
 pub(super) fn dns_record(node: &Node) -> Result<DnsRecord, Fault> {
-    word(text(node)?, DNS_RECORDS, &[], "record")
+    word(text(node)?, DNS_RECORDS, "record")
 }
 
 /// A name as a query carries it (RFC 1035 section 2.3.4), without the final dot.
@@ -202,7 +189,7 @@ pub(super) fn dns_server(node: &Node) -> Result<SocketAddr, Fault> {
 }
 
 pub(super) fn via(node: &Node) -> Result<Via, Fault> {
-    word(text(node)?, Via::WORDS, &[], "way of probes")
+    word(text(node)?, Via::WORDS, "way of probes")
 }
 
 pub(super) fn next_hop(node: &Node) -> Result<NextHop, Fault> {

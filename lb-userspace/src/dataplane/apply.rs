@@ -36,6 +36,8 @@ impl DataPlane {
             }
             Change::SetAnswer { key, entry } => self.maps.set_answer(*key, *entry),
             Change::ClearAnswer { key } => self.maps.clear_answer(*key),
+            Change::SetPool { place, address } => self.maps.pools.write(u32::from(*place), address),
+            Change::ClearPool { place } => self.maps.pools.write(u32::from(*place), &[0; 16]),
             Change::SetSlots { slots } => {
                 slots.iter().try_for_each(|(index, slot)| self.maps.slots.write(*index, slot))
             }

@@ -18,9 +18,11 @@ use aya::{
 use lb_common::{
     layout::{
         AnswerEntry, AnswerKey, BackendCounters, BackendEntry, Directory, FlowCounters, FlowKey,
-        FlowWords, GLIMPSES, Glimpse, Plain, SERVICE_POSITIONS, ServiceEntry, Slot, TraceRecord,
-        VIP_POSITIONS, VipEntry, WAYS, WayEntry, WayQuestion,
+        FlowWords, FullnatCounters, GLIMPSES, Glimpse, POOLS, Plain, SERVICE_POSITIONS,
+        ServiceEntry, Slot, TraceRecord, TranslatedWords, VIP_POSITIONS, VipEntry, WAYS, WayEntry,
+        WayQuestion,
     },
+    network::Address,
     verdict::{MayBe, OUTCOMES},
 };
 
@@ -46,10 +48,20 @@ enum Length {
     Backends,
     Ports,
     Flows,
+    Fullnat,
+}
+
+/// How many flows there is room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct FlowRoom {
+    /// In moving slots.
+    pub(super) moving: u32,
+    /// Under `fullnat`.
+    pub(super) fullnat: u32,
 }
 
 /// Every pinned map: its name, the bytes of a value, its length.
-const SHAPES: [(&str, usize, Length); 15] = [
+const SHAPES: [(&str, usize, Length); 20] = [
     ("directory", size_of::<Directory>(), Length::Fixed(1)),
     ("vips", size_of::<VipEntry>(), Length::Fixed(2 * VIP_POSITIONS)),
     ("services", size_of::<ServiceEntry>(), Length::Fixed(2 * SERVICE_POSITIONS)),
@@ -58,13 +70,18 @@ const SHAPES: [(&str, usize, Length); 15] = [
     ("backend_counters", size_of::<BackendCounters>(), Length::Backends),
     ("answers", size_of::<AnswerEntry>(), Length::Backends),
     ("ways", size_of::<WayEntry>(), Length::Fixed(WAYS)),
-    ("answer_programs", size_of::<u32>(), Length::Fixed(MayBe::ALL.len() as u32)),
+    ("programs", size_of::<u32>(), Length::Fixed(MayBe::ALL.len() as u32)),
     ("outcomes", size_of::<u64>(), Length::Fixed(OUTCOMES as u32)),
     ("ports", PORT_BYTES as usize, Length::Ports),
     ("flows", size_of::<FlowWords>(), Length::Flows),
     ("flow_counters", size_of::<FlowCounters>(), Length::Fixed(1)),
     ("glimpses", size_of::<Glimpse>(), Length::Fixed(GLIMPSES)),
     ("grace", size_of::<u32>(), Length::Fixed(1)),
+    ("fullnat_flows", size_of::<TranslatedWords>(), Length::Fullnat),
+    ("fullnat_returns", size_of::<FlowKey>(), Length::Fullnat),
+    ("fullnat_pools", size_of::<Address>(), Length::Fixed(POOLS)),
+    ("fullnat_turns", size_of::<u32>(), Length::Backends),
+    ("fullnat_counters", size_of::<FullnatCounters>(), Length::Fixed(1)),
 ];
 
 /// The maps of a loaded program.
@@ -77,7 +94,7 @@ pub(super) struct Maps {
     pub(super) backend_counters: PerCpuArray<MapData, Value<BackendCounters>>,
     pub(super) outcomes: PerCpuArray<MapData, u64>,
     answers: HashMap<MapData, Value<AnswerKey>, Value<AnswerEntry>>,
-    pub(super) answer_programs: ProgramArray<MapData>,
+    pub(super) programs: ProgramArray<MapData>,
     /// The program's alone.
     _ways: MapData,
     /// Next hops toward clients that the kernel doesn't know, until somebody listens.
@@ -87,6 +104,14 @@ pub(super) struct Maps {
     pub(super) flows: HashMap<MapData, Value<FlowKey>, Value<FlowWords>>,
     pub(super) flows_fd: OwnedFd,
     pub(super) flow_counters: PerCpuArray<MapData, Value<FlowCounters>>,
+    pub(super) fullnat_flows: HashMap<MapData, Value<FlowKey>, Value<TranslatedWords>>,
+    pub(super) fullnat_flows_fd: OwnedFd,
+    pub(super) fullnat_returns_fd: OwnedFd,
+    pub(super) pools: MappedArray<Address>,
+    pools_fd: OwnedFd,
+    pub(super) fullnat_counters: PerCpuArray<MapData, Value<FullnatCounters>>,
+    /// The program's alone.
+    _turns: MapData,
     /// The program's alone.
     _glimpses: MapData,
     pub(super) trace: Array<MapData, Value<TraceRecord>>,
@@ -94,12 +119,15 @@ pub(super) struct Maps {
     pub(super) way_question: RefCell<Array<MapData, Value<WayQuestion>>>,
     grace: ArrayOfMaps<MapData, Array<MapData, u32>>,
     grace_inner: Array<MapData, u32>,
-    /// Bytes that the kernel has allocated for the maps but `flows`.
+    /// Bytes that the kernel has allocated for the maps but those of flows.
     bytes: u64,
 }
 
 /// The maps pinned in a directory and the length that each shall have, by name.
-pub(super) fn pinned(capacity: Capacity, flows: u32) -> impl Iterator<Item = (&'static str, u32)> {
+pub(super) fn pinned(
+    capacity: Capacity,
+    flows: FlowRoom,
+) -> impl Iterator<Item = (&'static str, u32)> {
     SHAPES.into_iter().map(move |(name, _, length)| (name, length.of(capacity, flows)))
 }
 
@@ -107,9 +135,9 @@ pub(super) fn pinned(capacity: Capacity, flows: u32) -> impl Iterator<Item = (&'
 ///
 /// # Errors
 /// What differs from what this xlb makes, in words.
-pub(super) fn pinned_capacity(directory: &Path) -> Result<(Capacity, u32), String> {
+pub(super) fn pinned_capacity(directory: &Path) -> Result<(Capacity, FlowRoom), String> {
     let mut capacity = Capacity::default();
-    let mut flows = 0;
+    let mut flows = FlowRoom::default();
     for (name, bytes, length) in SHAPES {
         let info = MapInfo::from_pin(directory.join(name))
             .map_err(|error| format!("the map {name} can't be opened ({error})"))?;
@@ -129,7 +157,8 @@ pub(super) fn pinned_capacity(directory: &Path) -> Result<(Capacity, u32), Strin
             }
             Length::Backends => capacity.backends = len,
             Length::Ports => capacity.ports = len,
-            Length::Flows => flows = len,
+            Length::Flows => flows.moving = len,
+            Length::Fullnat => flows.fullnat = len,
         }
     }
     Ok((capacity, flows))
@@ -147,13 +176,14 @@ pub(super) fn pinned_directory(tables: &Path) -> Result<Directory, Error> {
 }
 
 impl Length {
-    fn of(self, capacity: Capacity, flows: u32) -> u32 {
+    fn of(self, capacity: Capacity, flows: FlowRoom) -> u32 {
         match self {
             Self::Fixed(len) => len,
             Self::Slots => capacity.slots,
             Self::Backends => capacity.backends,
             Self::Ports => capacity.ports,
-            Self::Flows => flows,
+            Self::Flows => flows.moving,
+            Self::Fullnat => flows.fullnat,
         }
     }
 }
@@ -170,6 +200,11 @@ impl Maps {
         // It grows and shrinks: asked for when it is told.
         let flows = take_data(object, "flows", &mut 0)?;
         let flows_fd = keep_open(&flows, "flows")?;
+        let fullnat_flows = take_data(object, "fullnat_flows", &mut 0)?;
+        let fullnat_flows_fd = keep_open(&fullnat_flows, "fullnat_flows")?;
+        let returns = take_data(object, "fullnat_returns", &mut 0)?;
+        let fullnat_returns_fd = keep_open(&returns, "fullnat_returns")?;
+        let pools = take_data(object, "fullnat_pools", &mut bytes)?;
         Ok(Self {
             directory: mapped(object, "directory", 1, &mut bytes)?,
             vips: mapped(object, "vips", 2 * VIP_POSITIONS, &mut bytes)?,
@@ -179,7 +214,7 @@ impl Maps {
             backend_counters: typed(object, "backend_counters", &mut bytes)?,
             outcomes: typed(object, "outcomes", &mut bytes)?,
             answers: typed(object, "answers", &mut bytes)?,
-            answer_programs: typed(object, "answer_programs", &mut bytes)?,
+            programs: typed(object, "programs", &mut bytes)?,
             _ways: take_data(object, "ways", &mut bytes)?,
             unresolved: Some(typed(object, "unresolved", &mut bytes)?),
             ports: kind("ports", Map::DevMap(ports).try_into())?,
@@ -187,6 +222,13 @@ impl Maps {
             flows: kind("flows", Map::HashMap(flows).try_into())?,
             flows_fd,
             flow_counters: typed(object, "flow_counters", &mut bytes)?,
+            fullnat_flows: kind("fullnat_flows", Map::HashMap(fullnat_flows).try_into())?,
+            fullnat_flows_fd,
+            fullnat_returns_fd,
+            pools: mapping("fullnat_pools", &pools, POOLS)?,
+            pools_fd: keep_open(&pools, "fullnat_pools")?,
+            fullnat_counters: typed(object, "fullnat_counters", &mut bytes)?,
+            _turns: take_data(object, "fullnat_turns", &mut bytes)?,
             _glimpses: take_data(object, "glimpses", &mut bytes)?,
             trace: typed(object, "trace", &mut bytes)?,
             way_question: RefCell::new(typed(object, "way_question", &mut bytes)?),
@@ -209,11 +251,24 @@ impl Maps {
 
     /// Bytes that the kernel has allocated for the maps.
     pub(super) fn bytes(&self) -> Result<u64, Error> {
-        Ok(self.bytes + allocated(&self.flows_fd)?)
+        let of_flows = [&self.flows_fd, &self.fullnat_flows_fd, &self.fullnat_returns_fd];
+        of_flows.into_iter().try_fold(self.bytes, |bytes, map| Ok(bytes + allocated(map)?))
     }
 
-    /// Copies everything into maps that are no smaller: tables, counters and the device map. The
-    /// flow table is shared, not copied.
+    /// Maps that a program with larger tables goes on with; without those of flows under `fullnat`
+    /// where these are `resized`.
+    pub(super) fn shared(&self, resized: bool) -> impl Iterator<Item = (&'static str, &OwnedFd)> {
+        let of_fullnat = [
+            ("fullnat_flows", &self.fullnat_flows_fd),
+            ("fullnat_returns", &self.fullnat_returns_fd),
+        ];
+        [("flows", &self.flows_fd), ("fullnat_pools", &self.pools_fd)]
+            .into_iter()
+            .chain(of_fullnat.into_iter().filter(move |_| !resized))
+    }
+
+    /// Copies everything into maps that are no smaller: tables, counters and the device map. What
+    /// is [shared](Maps::shared) is not copied.
     pub(super) fn copy_into(&self, new: &mut Self) -> Result<(), Error> {
         new.vips.copy_from(&self.vips)?;
         new.services.copy_from(&self.services)?;
@@ -230,6 +285,7 @@ impl Maps {
         }
         copy_counters(&self.backend_counters, &mut new.backend_counters)?;
         copy_counters(&self.outcomes, &mut new.outcomes)?;
+        copy_counters(&self.fullnat_counters, &mut new.fullnat_counters)?;
         copy_counters(&self.flow_counters, &mut new.flow_counters)
     }
 

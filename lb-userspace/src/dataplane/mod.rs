@@ -11,6 +11,7 @@ mod counters;
 mod decap;
 mod error;
 mod flows;
+mod fullnat;
 mod maps;
 mod memory;
 mod next_hops;
@@ -41,7 +42,7 @@ use lb_common::{
     id::BackendId,
     layout::{
         AnswerEntry, AnswerKey, BackendEntry, Beginning, Directory, FlowKey, FlowPlace, FlowRecord,
-        ServiceEntry, Slot, VERSION, VipEntry,
+        Handed, ServiceEntry, Slot, VERSION, VipEntry,
     },
     tables::Tables,
     verdict::MayBe,
@@ -52,7 +53,7 @@ pub(crate) use self::attach::Mode;
 use self::{
     attach::Links,
     counters::Carried,
-    maps::{Maps, Value},
+    maps::{FlowRoom, Maps, Value},
     pins::Pins,
 };
 pub(crate) use self::{
@@ -62,9 +63,11 @@ pub(crate) use self::{
     decap::{Decapsulator, Endpoints, Totals},
     error::Error,
     flows::{FlowTable, now},
+    fullnat::{Fate, FullnatTable},
     next_hops::{NextHopTable, Wanted},
     probe::{Hook, ProbePorts, ProbePrograms},
     run::Action,
+    sys::stay_on_one_cpu,
 };
 use crate::plan::Capacity;
 #[cfg(doc)]
@@ -84,6 +87,9 @@ pub(crate) struct Options {
     pub(crate) capacity: Capacity,
     /// Flows that are remembered at the most. A pinned table keeps its size.
     pub(crate) flow_capacity: u32,
+    /// Flows under `fullnat` at the most; `None` where nobody is served so. A pinned table that is
+    /// in use keeps its size.
+    pub(crate) fullnat_capacity: Option<u32>,
     /// New records that each CPU may make in a second; `None` follows the capacity.
     pub(crate) flow_budget: Option<u32>,
     /// Seed of the flow hash.
@@ -93,6 +99,10 @@ pub(crate) struct Options {
     /// Ways to clients are made up, as where there are no interfaces.
     pub(crate) made_up_ways: bool,
 }
+
+/// Flows under `fullnat` that there is room for where nobody is served so: a million take 32 MiB
+/// before the first one comes.
+const FULLNAT_UNUSED: u32 = 256;
 
 /// The seed by which the program that is pinned there spreads flows; `None` where none is, or one
 /// of another make.
@@ -112,8 +122,7 @@ pub(crate) struct DataPlane {
     program: Program,
     maps: Maps,
     capacity: Capacity,
-    /// Flows that are remembered at the most.
-    flow_capacity: u32,
+    flow_room: FlowRoom,
     links: Links,
     /// Backends whose other record a running program may still read.
     recent_backends: BTreeSet<BackendId>,
@@ -152,6 +161,9 @@ impl DataPlane {
         let seed = plane.options.hash_seed;
         plane.maps.directory.write_part(0, offset_of!(Directory, hash_seed), &seed)?;
         plane.grow(plane.options.capacity)?;
+        if let Some(capacity) = plane.options.fullnat_capacity {
+            plane.make_room_for_fullnat(capacity)?;
+        }
         Ok(plane)
     }
 
@@ -159,7 +171,8 @@ impl DataPlane {
     fn start(options: Options, pins: Option<Pins>) -> Result<Self, Error> {
         let capacity = options.capacity;
         let tables = pins.as_ref().map(Pins::new_tables).transpose()?;
-        let flows = options.flow_capacity;
+        let fullnat = options.fullnat_capacity.unwrap_or(FULLNAT_UNUSED);
+        let flows = FlowRoom { moving: options.flow_capacity, fullnat };
         let (program, mut maps) = load(&options, tables.as_deref(), capacity, flows)?;
         init(&mut maps)?;
         if let (Some(pins), Some(tables)) = (&pins, &tables) {
@@ -180,11 +193,19 @@ impl DataPlane {
             return Err(incompatible(format!("their layout has version {found}, not {VERSION}")));
         }
         let mut plane = Self::new(options, Some(pins), program, maps, (capacity, flows));
-        if flows != plane.options.flow_capacity {
-            plane.notices.push(format!(
-                "the flow table has room for {flows} flows and keeps it while it is pinned: \
-                 flow_capacity takes effect when xlb starts without pinned maps"
-            ));
+        let fullnat = plane.options.fullnat_capacity.filter(|_| flows.fullnat != FULLNAT_UNUSED);
+        let fullnat = fullnat.unwrap_or(flows.fullnat);
+        let wanted = [
+            ("flow", "flow_capacity", flows.moving, plane.options.flow_capacity),
+            ("fullnat flow", "fullnat.flow_capacity", flows.fullnat, fullnat),
+        ];
+        for (table, key, room, wanted) in wanted {
+            if room != wanted {
+                plane.notices.push(format!(
+                    "the {table} table has room for {room} flows and keeps it while it is pinned: \
+                     {key} takes effect when xlb starts without pinned maps"
+                ));
+            }
         }
         // Also for what a former agent wrote last.
         plane.grace()?;
@@ -196,7 +217,7 @@ impl DataPlane {
         pins: Option<Pins>,
         program: Program,
         maps: Maps,
-        (capacity, flow_capacity): (Capacity, u32),
+        (capacity, flow_room): (Capacity, FlowRoom),
     ) -> Self {
         Self {
             keys: Keys::from_seed(options.hash_seed),
@@ -205,7 +226,7 @@ impl DataPlane {
             program,
             maps,
             capacity,
-            flow_capacity,
+            flow_room,
             links: Links::default(),
             recent_backends: BTreeSet::new(),
             recent_directory: false,
@@ -228,14 +249,33 @@ impl DataPlane {
             backends: capacity.backends.max(self.capacity.backends),
             ports: capacity.ports.max(self.capacity.ports),
         };
+        self.replace_maps(capacity, self.flow_room)
+    }
+
+    /// Makes room for so many flows under `fullnat`, unless there is room for some. Whether maps
+    /// were replaced.
+    ///
+    /// # Errors
+    /// As [`Self::grow`].
+    pub(crate) fn make_room_for_fullnat(&mut self, capacity: u32) -> Result<bool, Error> {
+        if self.flow_room.fullnat != FULLNAT_UNUSED || capacity == FULLNAT_UNUSED {
+            return Ok(false);
+        }
+        let room = FlowRoom { fullnat: capacity, ..self.flow_room };
+        self.replace_maps(self.capacity, room).map(|()| true)
+    }
+
+    fn replace_maps(&mut self, capacity: Capacity, flows: FlowRoom) -> Result<(), Error> {
         let tables = self.pins.as_ref().map(Pins::new_tables).transpose()?;
         if let Some(tables) = &tables {
-            // The program finds it there, with all that it holds.
-            let path = tables.join("flows");
-            sys::pin(&self.maps.flows_fd, &path)
-                .map_err(|error| Error::kernel(format!("pin {}", path.display()), error))?;
+            // The program finds them there, with all that they hold.
+            let resized = flows.fullnat != self.flow_room.fullnat;
+            for (name, map) in self.maps.shared(resized) {
+                let path = tables.join(name);
+                sys::pin(map, &path)
+                    .map_err(|error| Error::kernel(format!("pin {}", path.display()), error))?;
+            }
         }
-        let flows = self.flow_capacity;
         let (program, mut maps) = load(&self.options, tables.as_deref(), capacity, flows)?;
         self.maps.copy_into(&mut maps)?;
         let copied = self.maps.count(self.capacity)?;
@@ -252,6 +292,7 @@ impl DataPlane {
         // From here on the new program is in force, and the new maps with it, whatever fails.
         let mut old_maps = std::mem::replace(&mut self.maps, maps);
         let old_capacity = std::mem::replace(&mut self.capacity, capacity);
+        self.flow_room = flows;
         self.recent_backends.clear();
         self.recent_directory = false;
         if let Err(error) = self.carry_over(&mut old_maps, old_capacity, &copied) {
@@ -311,7 +352,12 @@ impl DataPlane {
 
     /// Flows that are remembered at the most.
     pub(crate) fn flow_capacity(&self) -> u32 {
-        self.flow_capacity
+        self.flow_room.moving
+    }
+
+    /// Flows under `fullnat` at the most.
+    pub(crate) fn fullnat_capacity(&self) -> u32 {
+        self.flow_room.fullnat
     }
 
     /// Bytes that the kernel has allocated for the maps.
@@ -386,6 +432,8 @@ impl Tables for DataPlane {
         self.maps.answer(key).map(Box::new)
     }
 
+    fn hand_over(&self, _: Handed) {}
+
     fn remember(&self, _: &FlowKey, _: FlowRecord, _: Beginning) -> bool {
         true
     }
@@ -402,7 +450,7 @@ fn load(
     options: &Options,
     tables: Option<&Path>,
     capacity: Capacity,
-    flows: u32,
+    flows: FlowRoom,
 ) -> Result<(Program, Maps), Error> {
     let mut loader = EbpfLoader::new();
     for (name, len) in maps::pinned(capacity, flows) {
@@ -419,10 +467,13 @@ fn load(
     loader.override_global("MADE_UP_WAYS", &made_up_ways, true);
     let budget = match options.flow_budget {
         Some(budget) => {
-            flows::Budget { opening: budget, others: budget, ..flows::Budget::of(flows)? }
+            flows::Budget { opening: budget, others: budget, ..flows::Budget::of(flows.moving)? }
         }
-        None => flows::Budget::of(flows)?,
+        None => flows::Budget::of(flows.moving)?,
     };
+    // The same input shall give the same output.
+    let cpus = if options.made_up_ways { 0 } else { fullnat::cpus()? };
+    loader.override_global("CPUS", &cpus, true);
     loader.override_global("OPENING_BUDGET", &budget.opening, true);
     loader.override_global("OTHERS_BUDGET", &budget.others, true);
     loader.override_global("AGAIN_BUDGET", &budget.again, true);
@@ -437,9 +488,9 @@ fn load(
     for (may_be, name) in MayBe::ALL {
         let found = program.other(name)?;
         let failed = |error| Error::library(format!("use the XDP program {name}"), error);
-        maps.answer_programs
+        maps.programs
             .set(may_be as u32, found.fd().map_err(failed)?, 0)
-            .map_err(|error| Error::library("fill the map answer_programs", error))?;
+            .map_err(|error| Error::library("fill the map programs", error))?;
     }
     Ok((program, maps))
 }

@@ -3,7 +3,8 @@
 use lb_common::{
     directory_builder::{self, Entry, Transport},
     id::{BackendId, ServiceId},
-    layout::{BackendRecord, SERVICE_POSITIONS, Slot, VIP_POSITIONS},
+    layout::{BackendRecord, POOLS, SERVICE_POSITIONS, Slot, VIP_POSITIONS},
+    network::Address,
 };
 
 use super::{DataPlane, Error, memory::MappedArray};
@@ -34,6 +35,12 @@ impl DataPlane {
             }
         }
         actual.answers = self.maps.answers()?;
+        for place in 0..=(POOLS - 1) as u8 {
+            let address = self.maps.pools.read(u32::from(place))?;
+            if address != Address::default() {
+                actual.pools.insert(place, address);
+            }
+        }
         for service in self.services()? {
             let ring = part(&self.maps.slots, service.ring_start, service.ring_size)?;
             actual.services.insert(service.id, ActualService { entry: service, ring });

@@ -190,7 +190,7 @@ pub(super) fn thread_time_ns() -> io::Result<u64> {
 
 /// Keeps the calling thread on the last of the CPUs that it may run on: interrupts mostly go to the
 /// first. Returns its number.
-pub(super) fn stay_on_one_cpu() -> io::Result<usize> {
+pub(crate) fn stay_on_one_cpu() -> io::Result<usize> {
     let size = size_of::<libc::cpu_set_t>();
     // SAFETY: bits, for which zero is a value.
     let mut allowed: libc::cpu_set_t = unsafe { std::mem::zeroed() };

@@ -113,7 +113,26 @@ impl Snapshot {
         let help = "Packets whose flow could not be remembered; they were forwarded";
         counters(out, "flows_unrecorded", help, unrecorded)?;
         let anew = [([], flows.picked_anew_total)];
-        counters(out, "flows_picked_anew", "Flows whose backend was dead and replaced", anew)
+        counters(out, "flows_picked_anew", "Flows whose backend was dead and replaced", anew)?;
+        self.fullnat(out)
+    }
+
+    fn fullnat(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let fullnat = &self.status.fullnat;
+        let open = fullnat.flows.saturating_sub(fullnat.embryonic);
+        let flows = [("embryonic", fullnat.embryonic), ("open", open)];
+        let flows = flows.map(|(stage, count)| ([("stage", stage)], count as f64));
+        gauges(out, "fullnat_flows", "Flows under fullnat, at the last look", flows)?;
+        let taken = [([], fullnat.taken as f64)];
+        let help = "Ports that are taken under fullnat, also by flows that have ended";
+        gauges(out, "fullnat_entries", help, taken)?;
+        let capacity = [([], fullnat.capacity as f64)];
+        gauges(out, "fullnat_flow_capacity", "The most flows under fullnat", capacity)?;
+        let opened = [([], fullnat.opened_total)];
+        counters(out, "fullnat_flows_opened", "Flows under fullnat that began", opened)?;
+        let tried = [([], fullnat.ports_in_use_total)];
+        let help = "Ports that were tried for a flow under fullnat, and were taken";
+        counters(out, "fullnat_ports_in_use", help, tried)
     }
 
     fn discovery(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -221,6 +240,12 @@ impl Snapshot {
         gauges(out, "backend_share", "The part of the ring's slots, 0 to 1", share)?;
         let flows = gauge(|backend| backend.flows as f64);
         gauges(out, "backend_flows", "Remembered flows that live with the backend", flows)?;
+        let ports = || each().filter_map(|(labels, b)| Some((labels, b.fullnat_ports?)));
+        let used = ports().map(|(labels, ports)| (labels, f64::from(ports.used)));
+        let help = "Ports of the backend's pool that are taken, under fullnat";
+        gauges(out, "backend_ports_used", help, used)?;
+        let total = ports().map(|(labels, ports)| (labels, f64::from(ports.total)));
+        gauges(out, "backend_ports", "Ports of the backend's pool, under fullnat", total)?;
         let checks =
             each().filter_map(|(labels, backend)| Some((labels, backend.health.as_ref()?)));
         let checks = checks.flat_map(|([service, backend], health)| {

@@ -5,7 +5,10 @@
 
 mod text;
 
-use std::net::IpAddr;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
+};
 
 use lb_common::layout::Affinity;
 use serde::{Deserialize, Serialize};
@@ -36,6 +39,8 @@ pub enum Forward {
     Gue,
     /// Destination address and port are rewritten, and the source of answers.
     Nat,
+    /// Both ends are rewritten, both ways, flow by flow.
+    Fullnat,
 }
 
 /// What makes a service: no two have the same.
@@ -82,6 +87,38 @@ pub enum Origin {
 pub struct Desired {
     /// Services; keys and names are unique.
     pub services: Vec<Service>,
+    /// Where packets under `fullnat` come from.
+    pub pools: Pools,
+}
+
+/// What the source of packets becomes under `fullnat`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pools {
+    /// Toward IPv4 backends; empty is the source address of the way to each.
+    pub ipv4: Vec<Ipv4Addr>,
+    /// Toward IPv6 backends; empty is the source address of the way to each.
+    pub ipv6: Vec<Ipv6Addr>,
+    /// Of each address; never 0.
+    pub ports: RangeInclusive<u16>,
+}
+
+impl Default for Pools {
+    fn default() -> Self {
+        Self { ipv4: Vec::new(), ipv6: Vec::new(), ports: 1024..=32_767 }
+    }
+}
+
+impl Pools {
+    /// The addresses that packets toward an address may come from, of which its way has that
+    /// source.
+    pub fn toward(&self, backend: IpAddr, source: Option<IpAddr>) -> Vec<IpAddr> {
+        let configured: Vec<IpAddr> = match backend {
+            IpAddr::V4(_) => self.ipv4.iter().copied().map(IpAddr::V4).collect(),
+            IpAddr::V6(_) => self.ipv6.iter().copied().map(IpAddr::V6).collect(),
+        };
+        let own = source.filter(|source| source.is_ipv4() == backend.is_ipv4());
+        if configured.is_empty() { own.into_iter().collect() } else { configured }
+    }
 }
 
 /// A service as it shall be.
@@ -178,6 +215,6 @@ pub struct Route {
     pub egress_ifindex: u32,
     /// Longest IP packet in bytes that the way takes; 0 is any.
     pub mtu: u16,
-    /// Source of the outer header in `ipip` and `gue`: the family of the backend's address.
+    /// Source of the outer header in `ipip` and `gue`, and of packets in `fullnat`: the family of the backend's address.
     pub outer_source: Option<IpAddr>,
 }

@@ -163,8 +163,18 @@ impl Protocol {
 
 impl Forward {
     /// Every forward mode, by its word.
-    pub const WORDS: &[(&str, Self)] =
-        &[("l2", Self::L2), ("ipip", Self::Ipip), ("gue", Self::Gue), ("nat", Self::Nat)];
+    pub const WORDS: &[(&str, Self)] = &[
+        ("l2", Self::L2),
+        ("ipip", Self::Ipip),
+        ("gue", Self::Gue),
+        ("nat", Self::Nat),
+        ("fullnat", Self::Fullnat),
+    ];
+
+    /// Packets change their destination, and answers come back through the balancer.
+    pub fn translates(self) -> bool {
+        matches!(self, Self::Nat | Self::Fullnat)
+    }
 
     /// Its word in the config, in JSON and in metrics.
     pub fn word(self) -> &'static str {
@@ -173,6 +183,7 @@ impl Forward {
             Self::Ipip => "ipip",
             Self::Gue => "gue",
             Self::Nat => "nat",
+            Self::Fullnat => "fullnat",
         }
     }
 }

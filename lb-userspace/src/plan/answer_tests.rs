@@ -46,7 +46,7 @@ fn service(last: u8, port: Option<u16>, backends: Vec<Backend>) -> Service {
 }
 
 fn carry_out(services: Vec<Service>, actual: &mut Actual) -> Vec<Change> {
-    let desired = Desired { services };
+    let desired = Desired { services, ..Desired::default() };
     let changes = plan(&desired, actual).unwrap();
     for change in &changes {
         actual.apply(change);

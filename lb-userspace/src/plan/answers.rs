@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use lb_common::{
     checksum,
     id::{BackendId, ServiceId},
-    layout::{ANSWERS, ANSWERS_OF_ANY_PORT, AnswerEntry, AnswerKey},
+    layout::{ANSWERS, ANSWERS_OF_ANY_PORT, AnswerEntry, AnswerKey, FULLNAT},
     network::{TCP, UDP},
 };
 
@@ -51,7 +51,9 @@ impl Answers {
         id: ServiceId,
         ids: &BTreeMap<BackendKey, BackendId>,
     ) -> u8 {
-        let mut flags = 0;
+        let all = || service.backends.iter().chain(&service.leaving);
+        let by_flow = all().any(|backend| backend.forward == Forward::Fullnat);
+        let mut flags = if by_flow { FULLNAT } else { 0 };
         let both = [(&service.backends, &mut self.wanted), (&service.leaving, &mut self.leaving)];
         for (backends, answers) in both {
             for backend in backends.iter().filter(|backend| is_turned_back(service, backend)) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use lb_common::{
     id::{BackendId, ServiceId},
     layout::{Affinity, AnswerEntry, AnswerKey, BackendRecord, Slot},
+    network::Address,
 };
 
 use crate::model::ServiceKey;
@@ -21,6 +22,8 @@ pub struct Actual {
     pub generations: BTreeMap<BackendId, u32>,
     /// What becomes of backends' answers, by where they come from.
     pub answers: BTreeMap<AnswerKey, AnswerEntry>,
+    /// Addresses of pools, by place.
+    pub pools: BTreeMap<u8, Address>,
     /// Ifindex of each entry of the device map, by index.
     pub ports: BTreeMap<u32, u32>,
     /// Slots outside of all rings that aren't vacant, by index in the slot table.
@@ -103,6 +106,18 @@ pub enum Change {
         /// What becomes of them.
         entry: AnswerEntry,
     },
+    /// Put an address of a pool into a vacant place.
+    SetPool {
+        /// The place.
+        place: u8,
+        /// The address; an IPv4 address is mapped.
+        address: Address,
+    },
+    /// Vacate a place from which no flow is.
+    ClearPool {
+        /// The place.
+        place: u8,
+    },
     /// Turn answers from there back no longer.
     ClearAnswer {
         /// Where they come from.
@@ -146,6 +161,12 @@ impl Actual {
             }
             Change::ClearAnswer { key } => {
                 self.answers.remove(key);
+            }
+            Change::SetPool { place, address } => {
+                self.pools.insert(*place, *address);
+            }
+            Change::ClearPool { place } => {
+                self.pools.remove(place);
             }
             Change::SetSlots { slots } => moved = self.set_slots(slots),
             Change::SetDirectory { services } => self.set_directory(services),

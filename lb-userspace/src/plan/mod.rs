@@ -10,6 +10,7 @@ mod answer_tests;
 mod answers;
 mod bases;
 mod change;
+mod pools;
 mod record;
 mod rings;
 #[cfg(test)]
@@ -27,9 +28,10 @@ pub use change::{Actual, ActualService, Capacity, Change, DirectoryService};
 pub use record::{address_bytes, backend_key, build as backend_record};
 pub use rings::size as ring_size;
 
-use crate::model::{BackendKey, Desired, Service, ServiceKey};
+use crate::model::{BackendKey, Desired, Forward, Pools, Service, ServiceKey};
 use allocate::{Numbers, Ranges};
 use answers::Answers;
+use pools::Places;
 use rings::Before;
 
 /// More is desired than the maps hold. Nothing was changed.
@@ -70,7 +72,7 @@ pub fn plan_after(
         .flat_map(|last| &last.services)
         .map(|service| (service.key, service))
         .collect();
-    let mut planner = Planner::new(actual);
+    let mut planner = Planner::new(actual, &desired.pools);
     let sizes = rings::sizes(&desired.services, |service| planner.ring_size(service));
     let mut directory = Vec::new();
     for (service, ring_size) in desired.services.iter().zip(sizes) {
@@ -92,6 +94,8 @@ struct Planner<'a> {
     ports: BTreeMap<u32, u32>,
     ranges: Ranges,
     answers: Answers,
+    pools: &'a Pools,
+    places: Places,
     kept_backends: BTreeSet<BackendId>,
     used_ports: BTreeSet<u32>,
     set_ports: Vec<Change>,
@@ -103,7 +107,7 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(actual: &'a Actual) -> Self {
+    fn new(actual: &'a Actual, pools: &'a Pools) -> Self {
         let taken = actual
             .services
             .values()
@@ -122,6 +126,8 @@ impl<'a> Planner<'a> {
             ports: actual.ports.iter().map(|(port, ifindex)| (*ifindex, *port)).collect(),
             ranges: Ranges::with(taken),
             answers: Answers::default(),
+            pools,
+            places: Places::of(&actual.pools),
             kept_backends: BTreeSet::new(),
             used_ports: BTreeSet::new(),
             set_ports: Vec::new(),
@@ -199,7 +205,13 @@ impl<'a> Planner<'a> {
             0 => 0,
             ifindex => self.port(ifindex),
         };
-        let record = record::build(service_id, service.key.vip, backend, generation, port);
+        let pool = (backend.forward == Forward::Fullnat).then(|| {
+            let source = backend.route.as_ref().and_then(|route| route.outer_source);
+            let addresses = self.pools.toward(backend.key.address, source);
+            self.places.range(&addresses, &self.pools.ports)
+        });
+        let record =
+            record::build(service_id, service.key.vip, backend, generation, port, pool.flatten());
         if present.is_none_or(|present| !same(present, &record)) {
             let dies = present.is_some_and(|present| present.alive > record.alive);
             let change = Change::SetBackend { id, record: Box::new(record) };
@@ -240,6 +252,7 @@ impl<'a> Planner<'a> {
 
     fn finish(mut self, directory: Vec<DirectoryService>) -> Vec<Change> {
         let mut changes = self.set_ports;
+        changes.append(&mut self.places.changes);
         let present: Vec<_> = self.actual.services.values().map(|s| s.entry).collect();
         let answers = self.answers.all();
         // Before any packet goes to where they come from.

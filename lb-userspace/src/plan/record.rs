@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use lb_common::{
     checksum,
     id::ServiceId,
-    layout::{BackendRecord, Kind, OUTER_CAPACITY},
+    layout::{BackendRecord, Kind, OUTER_CAPACITY, PoolRange},
     network::mapped,
     rewrite::GUE_PORT,
 };
@@ -36,13 +36,14 @@ pub fn backend_key(record: &BackendRecord) -> BackendKey {
 
 /// The record of a backend that serves VIPs of `vip`'s family.
 ///
-/// Without a route, or without the outer source that its mode needs, it is unresolved.
+/// Without a route, or without the outer source or the pool that its mode needs, it is unresolved.
 pub fn build(
     service: ServiceId,
     vip: IpAddr,
     backend: &Backend,
     generation: u32,
     egress_port: u32,
+    pool: Option<PoolRange>,
 ) -> BackendRecord {
     let kind = kind(backend);
     let mut record = BackendRecord {
@@ -55,15 +56,20 @@ pub fn build(
         ..BackendRecord::VACANT
     };
     let Some(route) = &backend.route else { return record };
-    if kind.is_nat() {
+    let translates = backend.forward.translates();
+    if translates {
         if vip.is_ipv4() != backend.key.address.is_ipv4() {
             return record;
         }
         record.set_destination();
         record.outer_sum = checksum::address_difference(&address_bytes(vip), &record.address);
     }
+    if kind.is_fullnat() {
+        let Some(pool) = pool else { return record };
+        record.set_fullnat(pool, &address_bytes(vip));
+    }
     match outer_header(kind, vip, route.outer_source, backend.key.address) {
-        Some(_) if kind.is_nat() => {}
+        Some(_) if translates => {}
         Some(outer) => record.outer = outer,
         None => return record,
     }
@@ -88,6 +94,8 @@ fn kind(backend: &Backend) -> Kind {
         (Forward::Gue, IpAddr::V6(_)) => Kind::GueIpv6,
         (Forward::Nat, IpAddr::V4(_)) => Kind::NatIpv4,
         (Forward::Nat, IpAddr::V6(_)) => Kind::NatIpv6,
+        (Forward::Fullnat, IpAddr::V4(_)) => Kind::FullnatIpv4,
+        (Forward::Fullnat, IpAddr::V6(_)) => Kind::FullnatIpv6,
     }
 }
 
@@ -103,6 +111,7 @@ fn outer_header(
     let mut outer = [0; OUTER_CAPACITY];
     let ip_len = match (kind, source, destination) {
         (Kind::L2 | Kind::NatIpv4 | Kind::NatIpv6, _, _) => return Some(outer),
+        (Kind::FullnatIpv4 | Kind::FullnatIpv6, _, _) => return Some(outer),
         (Kind::Ipv4 | Kind::GueIpv4, Some(IpAddr::V4(source)), IpAddr::V4(destination)) => {
             let protocol = if kind == Kind::Ipv4 { inner } else { UDP };
             outer[..20].copy_from_slice(&ipv4_header(protocol, source, destination));

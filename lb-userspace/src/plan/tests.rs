@@ -1,9 +1,9 @@
 use std::net::IpAddr;
 
-use lb_common::layout::{Affinity, Kind};
+use lb_common::layout::{Affinity, Kind, PoolRange};
 use proptest::prelude::*;
 
-use super::*;
+use super::{record::address_bytes, *};
 use crate::model::{Backend, FormerMember, FormerRing, Forward, MacAddress, Protocol, Route};
 
 const ROOM: Capacity = Capacity { slots: 1 << 20, backends: 1024, ports: 8 };
@@ -45,7 +45,7 @@ fn service(last: u8, backends: Vec<Backend>) -> Service {
 }
 
 fn desired(services: Vec<Service>) -> Desired {
-    Desired { services }
+    Desired { services, ..Desired::default() }
 }
 
 fn empty() -> Actual {
@@ -342,7 +342,7 @@ fn records_hold_the_outer_header() {
         route: Some(Route { outer_source: Some("2001:db8::2".parse().unwrap()), ..route(0) }),
         ..backend(1, 1000)
     };
-    let build = |vip, backend: &Backend| record::build(ServiceId(1), vip, backend, 3, 0);
+    let build = |vip, backend: &Backend| record::build(ServiceId(1), vip, backend, 3, 0, None);
     let record = build(vip4, &backend(1, 1000));
     assert_eq!((record.kind, record.resolved, record.generation), (Kind::Ipv4 as u8, 1, 3));
     assert_eq!(record.outer[9], 4);
@@ -359,6 +359,42 @@ fn records_hold_the_outer_header() {
     assert_eq!(build(vip6, &v6(Forward::L2)).outer, [0; 56]);
 }
 
+/// A backend's packets come from a pool's addresses, or from its way's source; places are given before
+/// they are named, and stay.
+#[test]
+fn pools_have_places() {
+    let fullnat = |last| Backend { forward: Forward::Fullnat, ..backend(last, 1000) };
+    let mut wish = desired(vec![service(1, vec![fullnat(1), fullnat(2)])]);
+    let mut actual = empty();
+    carry_out(&wish, &mut actual);
+    let own = |n| lb_common::network::mapped([198, 51, 100, n]);
+    let records = |actual: &Actual| actual.backends.values().map(|r| r.pool()).collect::<Vec<_>>();
+    let pool = PoolRange { first: 0, count: 1, first_port: 1024, ports: 31_744 };
+    assert_eq!((records(&actual), &actual.pools), (vec![pool; 2], &[(0, own(2))].into()));
+    assert!(actual.services.values().all(|s| s.entry.answers == lb_common::layout::FULLNAT));
+    assert_eq!(
+        actual.backends.values().next().unwrap().vip(),
+        &address_bytes(wish.services[0].key.vip)
+    );
+
+    wish.pools.ipv4 = [7, 8].map(|n| [198, 51, 100, n].into()).to_vec();
+    wish.pools.ports = 40_000..=40_099;
+    let changes = plan(&wish, &actual).unwrap();
+    let first_record = changes.iter().position(|c| matches!(c, Change::SetBackend { .. }));
+    let last_pool = changes.iter().rposition(|c| matches!(c, Change::SetPool { .. }));
+    assert!(last_pool < first_record, "{changes:?}");
+    carry_out(&wish, &mut actual);
+    let pool = PoolRange { first: 1, count: 2, first_port: 40_000, ports: 100 };
+    assert_eq!(records(&actual), [pool; 2]);
+    assert_eq!(actual.pools, [(0, own(2)), (1, own(7)), (2, own(8))].into());
+    // Without a source there is no way.
+    wish.pools = Pools::default();
+    wish.services[0].backends[0].route.as_mut().unwrap().outer_source = None;
+    carry_out(&wish, &mut actual);
+    let resolved: Vec<u8> = actual.backends.values().map(|record| record.resolved).collect();
+    assert_eq!(resolved, [0, 1]);
+}
+
 /// Any few services with any few backends.
 fn any_desired() -> impl Strategy<Value = Desired> {
     let backends = prop::collection::btree_map(1u8..6, (0u16..=1000, 0u32..3, any::<bool>()), 0..5);
@@ -372,6 +408,7 @@ fn any_desired() -> impl Strategy<Value = Desired> {
                 service(last, backends.collect())
             })
             .collect(),
+        ..Desired::default()
     })
 }
 

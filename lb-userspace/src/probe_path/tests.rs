@@ -63,7 +63,7 @@ fn wanted(vip: IpAddr) -> Wanted {
         forward: Forward::L2,
         route: Some(route),
     };
-    let record = Box::new(backend_record(ServiceId::NONE, vip, &backend, 0, 0));
+    let record = Box::new(backend_record(ServiceId::NONE, vip, &backend, 0, 0, None));
     Wanted {
         vip: SocketAddr::new(vip, PORT),
         timeout: Duration::from_millis(500),

@@ -24,7 +24,7 @@ use crate::{
     agent::{capacity, idle_seconds},
     cli::{DONE, ReplayArgs, WRONG_INPUT, WrongInput, table::plural},
     config::{self, BackendConfig, Config, NextHop, ServiceConfig},
-    dataplane::{Action, DataPlane, Options},
+    dataplane::{Action, DataPlane, Options, stay_on_one_cpu},
     model::{Backend, Desired, MacAddress, Route, Service},
     objects,
     plan::{Actual, backend_key, plan},
@@ -160,12 +160,15 @@ struct Replay {
 
 impl Replay {
     fn new(config: &Config) -> anyhow::Result<Self> {
+        // Each gives out ports by a count of its own.
+        stay_on_one_cpu().context("can't stay on one CPU")?;
         let mut plane = DataPlane::open(Options {
             object: objects::BALANCER.to_vec(),
             pin_path: None,
             capacity: capacity(&config.services, &History::default()),
             // Nothing moves.
             flow_capacity: 1,
+            fullnat_capacity: Some(config.fullnat.flow_capacity),
             flow_budget: None,
             // The agent would choose a random one; the same input shall give the same output.
             hash_seed: config.hash_seed.unwrap_or(0),
@@ -233,7 +236,8 @@ fn desired(config: &Config) -> Desired {
         leaving: Vec::new(),
         former: Vec::new(),
     };
-    Desired { services: config.services.iter().map(service).collect() }
+    let services = config.services.iter().map(service).collect();
+    Desired { services, pools: config.fullnat.pools.clone() }
 }
 
 fn backend(config: &Config, service: &ServiceConfig, backend: &BackendConfig) -> Backend {

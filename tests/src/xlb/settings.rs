@@ -35,6 +35,9 @@ pub struct Settings {
     /// What is run for each event.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub on_event: Vec<String>,
+    /// Flows under `fullnat`: keys of the section.
+    #[serde(skip_serializing_if = "toml::Table::is_empty")]
+    pub fullnat: toml::Table,
     /// The control socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api: Option<Api>,
@@ -92,6 +95,8 @@ pub enum Forward {
     Gue,
     /// Destination address and port rewritten.
     Nat,
+    /// Source address and port rewritten, too.
+    Fullnat,
 }
 
 impl Forward {

@@ -4,6 +4,7 @@ mod answers;
 mod anything;
 mod capture;
 mod forwards;
+mod fullnat;
 mod passes;
 mod refusals;
 mod shares;

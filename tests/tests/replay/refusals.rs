@@ -9,12 +9,13 @@ use xlb_tests::lab::Family;
 use xlb_tests::need_root;
 use xlb_tests::xlb::{Backend, Forward, Protocol, Service, Settings, replay};
 
-use super::{backend, consistent, packet, settings};
+use super::{backend, client, consistent, packet, settings};
 
 const WEB: u16 = 80;
 const DNS: u16 = 53;
 const EMPTY: u16 = 81;
 const ASLEEP: u16 = 82;
+const BY_FLOW: u16 = 83;
 
 /// Reasons that replay can't meet, and why. Their fixtures are beside the code.
 const ELSEWHERE: &[(DropReason, &str)] = &[
@@ -25,6 +26,8 @@ const ELSEWHERE: &[(DropReason, &str)] = &[
     (DropReason::NoRoute, "replay has a way to every client"),
     (DropReason::ForwardingOff, "replay has a way to every client"),
     (DropReason::ClientUnresolved, "replay has a way to every client"),
+    (DropReason::PortsExhausted, "one packet takes one port: `ports_run_out` below"),
+    (DropReason::FlowTableFull, "a table of 1,024 flows takes as many packets"),
     (DropReason::BadInner, "a reason of xlb decap"),
     (DropReason::BadGue, "a reason of xlb decap"),
     (DropReason::EcnDiscard, "a reason of xlb decap"),
@@ -61,6 +64,35 @@ fn no_reason_is_without_a_packet() -> Result<()> {
     let known: BTreeSet<_> = met.chain(elsewhere).collect();
     let missing: Vec<_> = DropReason::ALL.iter().filter(|reason| !known.contains(reason)).collect();
     ensure!(missing.is_empty(), "add packets that meet {missing:?} to the table");
+    Ok(())
+}
+
+/// As many flows as a pool has ports, and one more.
+#[test]
+fn ports_run_out() -> Result<()> {
+    need_root!();
+    let mut settings = services();
+    settings.fullnat.insert("ports".into(), "1024-1087".into());
+    settings.services.retain(|service| service.forward == Forward::Fullnat);
+    settings.services.iter_mut().for_each(|service| service.backends.truncate(1));
+    for family in Family::ALL {
+        let flow = |number: u16| {
+            Packet::new(client(family, 40_000 + number), family.vip_port(BY_FLOW), Protocol::Tcp)
+                .frame()
+        };
+        // The last one comes again: it has no port then, either; the first has kept its own.
+        let frames = (0..65).chain([64, 0]).map(flow).collect::<Result<Vec<_>>>()?;
+        let replayed = replay(&settings, &frames)?;
+        let exhausted = DropReason::PortsExhausted.name();
+        for (number, replayed) in replayed.iter().enumerate() {
+            let reason = replayed.outcome.reason.as_deref();
+            let expected = (64..66).contains(&number).then_some(exhausted);
+            ensure!(reason == expected, "{family:?} flow {number}: {:?}", replayed.outcome);
+        }
+        let at = ETHERNET + if family == Family::V4 { 20 } else { 40 };
+        let port = |number: usize| &replayed[number].after[at..at + 2];
+        ensure!(port(0) == port(66), "{family:?}: a flow's port changed");
+    }
     Ok(())
 }
 
@@ -105,13 +137,16 @@ fn services() -> Settings {
         let mut asleep = service("asleep", ASLEEP, Protocol::Tcp);
         asleep.backends = vec![Backend { weight: Some(0), ..Backend::new(backends[0]) }];
         settings.services.push(asleep);
+        let by_flow =
+            Service { forward: Forward::Fullnat, ..service("by-flow", BY_FLOW, Protocol::Tcp) };
+        settings.services.push(by_flow.to(backends));
     }
     settings
 }
 
 /// What it is, the frame, and why it is dropped.
 fn table() -> Result<Vec<(&'static str, Vec<u8>, DropReason)>> {
-    use DropReason::{Expired, Fragment, Ipv6Extension, Malformed, NoBackend, Truncated};
+    use DropReason::{Expired, Fragment, Ipv6Extension, Malformed, NoBackend, NoFlow, Truncated};
     let web4 = packet(Family::V4, Protocol::Tcp, WEB);
     let web6 = packet(Family::V6, Protocol::Tcp, WEB);
     let dns4 = packet(Family::V4, Protocol::Udp, DNS);
@@ -190,6 +225,15 @@ fn table() -> Result<Vec<(&'static str, Vec<u8>, DropReason)>> {
             "a service whose backends have weight 0",
             packet(Family::V4, Protocol::Tcp, ASLEEP).frame()?,
             NoBackend,
+        ),
+        (
+            "a reset of no connection, under fullnat",
+            {
+                let mut frame = packet(Family::V4, Protocol::Tcp, BY_FLOW).frame()?;
+                frame[ETHERNET + 20 + 13] = 0x04;
+                frame
+            },
+            NoFlow,
         ),
     ])
 }

@@ -47,6 +47,28 @@ fn at_the_top() {
             ("on_event = [\"/bin/x\\u0000\"]", 2, "on_event", "zero byte"),
             ("on_event_timeout = \"1h\"", 2, "on_event_timeout", "out of range"),
             ("api = 1", 2, "api", "write it as [api]"),
+            ("fullnat = 1", 2, "fullnat", "write it as [fullnat]"),
+            ("[fullnat]\npool_ipv4 = []", 3, "fullnat.pool_ipv4", "1 to 64 IPv4 addresses"),
+            ("[fullnat]\npool_ipv4 = \"192.0.2.1\"", 3, "fullnat.pool_ipv4", "a list of texts"),
+            ("[fullnat]\npool_ipv4 = [\"fd00::1\"]", 3, "fullnat.pool_ipv4[0]", "IPv4 addresses"),
+            (
+                "[fullnat]\npool_ipv6 = [\"fd00::1\", \"fd00:0::1\"]",
+                3,
+                "fullnat.pool_ipv6[1]",
+                "already",
+            ),
+            ("[fullnat]\npool_ipv4 = [\"127.0.0.1\"]", 3, "fullnat.pool_ipv4[0]", "loopback"),
+            ("[fullnat]\nports = \"1024\"", 3, "fullnat.ports", "\"1024-32767\""),
+            ("[fullnat]\nports = \"1024-1050\"", 3, "fullnat.ports", "has 27 ports"),
+            ("[fullnat]\nflow_capacity = 1", 3, "fullnat.flow_capacity", "from 1024"),
+            (
+                "[fullnat]\nopening_timeout = \"0s\"",
+                3,
+                "fullnat.opening_timeout",
+                "\"1s\" to \"10m\"",
+            ),
+            ("[fullnat]\nclosing_timeout = 60", 3, "fullnat.closing_timeout", "expected text"),
+            ("[fullnat]\nport = \"1-99\"", 3, "fullnat.port", "did you mean `ports`?"),
             ("[api]\nsocket = \"xlb.sock\"", 3, "api.socket", "not an absolute path"),
             ("[api]\nmetrics = \"localhost:9700\"", 3, "api.metrics", "IP address and a port"),
             ("[api]\nmetrics = \"127.0.0.1:0\"", 3, "api.metrics", "IP address and a port"),
@@ -170,15 +192,14 @@ fn names_and_vips() {
 }
 
 #[test]
-fn forward_modes_of_other_versions() {
+fn forward_modes_that_nobody_has() {
     let service = |mode| {
         format!("[[service]]\nname = \"a\"\nvip = \"203.0.113.1:80\"\nforward = \"{mode}\"\n")
     };
-    let errors = bad(&format!("{TOP}{}", service("fullnat")));
-    assert_eq!(errors.0.len(), 1, "{errors}");
-    assert_eq!(errors.0[0].kind, ErrorKind::Unsupported);
-    assert_eq!(errors.0[0].line, Some(5));
-    assert_eq!(errors.0[0].help.as_deref(), Some("it has \"l2\", \"ipip\", \"gue\", \"nat\""));
+    let errors = bad(&format!("{TOP}{}", service("fulnat")));
+    let has = "\"l2\", \"ipip\", \"gue\", \"nat\", \"fullnat\"";
+    let help = format!("did you mean \"fullnat\"? Allowed: {has}");
+    assert_eq!(errors.0[0].help, Some(help));
     let key = "service[0] \"a\".forward";
     refused(TOP, &[(&service("gre"), 5, key, "unknown forward mode \"gre\"")]);
 }
@@ -203,7 +224,8 @@ fn in_a_backend() {
         ("address = \"10.0.0.1\"\nweight = 1.0", 8, "weight", "a float"),
         ("address = \"10.0.0.1\"\nnext_hop = \"auto\"", 8, "next_hop", "not a MAC address"),
         ("address = \"10.0.0.1\"\nnext_hop = \"00:00:00:00:00:00\"", 8, "next_hop", "zero"),
-        ("address = \"10.0.0.1\"\nforward = \"fullnat\"", 8, "forward", "this version"),
+        ("address = \"10.0.0.1\"\nforward = \"fulnat\"", 8, "forward", "unknown forward mode"),
+        ("address = \"2001:db8::1\"\nforward = \"fullnat\"", 7, "address", "`fullnat` can't turn"),
         ("address = \"2001:db8::1\"\nforward = \"nat\"", 7, "address", "can't turn IPv4 packets"),
         ("address = \"10.0.0.1\"\nwieght = 1", 8, "wieght", "did you mean `weight`?"),
     ] {
@@ -321,7 +343,7 @@ socket = 5
 [[service]]
 name = "web"
 vip = "203.0.113.10"
-forward = "fullnat"
+forward = "half-nat"
 ring_size = 4
 [service.health]
 type = "tcp"

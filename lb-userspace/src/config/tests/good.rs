@@ -10,10 +10,10 @@ use proptest::prelude::*;
 use super::{SERVICE, TOP, good};
 use crate::{
     config::{
-        ActiveCheck, Alpn, Config, DnsProbe, GrpcProbe, HealthCheck, HttpProbe, Method, NextHop,
-        Payload, Probe, ServiceConfig, StatusRange, Tls, XdpMode, load, parse,
+        ActiveCheck, Alpn, Config, DnsProbe, Fullnat, GrpcProbe, HealthCheck, HttpProbe, Method,
+        NextHop, Payload, Probe, ServiceConfig, StatusRange, Tls, XdpMode, load, parse,
     },
-    model::{Forward, MacAddress, Protocol, ServiceKey},
+    model::{Forward, MacAddress, Pools, Protocol, ServiceKey},
 };
 
 const EVERYTHING: &str = r#"
@@ -96,12 +96,55 @@ fn defaults_of_the_top() {
         source_ipv4: None,
         source_ipv6: None,
         flow_capacity: 1_000_000,
+        fullnat: Fullnat {
+            pools: Pools { ipv4: Vec::new(), ipv6: Vec::new(), ports: 1024..=32_767 },
+            flow_capacity: 1_000_000,
+            opening_timeout: Duration::from_secs(30),
+            closing_timeout: Duration::from_secs(60),
+        },
         on_event: None,
         api: Api { socket: "/run/xlb/xlb.sock".into(), metrics: None, register: None },
         services: Vec::new(),
     };
     assert_eq!(good(TOP), expected);
     assert_eq!(good(&format!("{TOP}[api]\n")), expected);
+    assert_eq!(good(&format!("{TOP}[fullnat]\n")), expected);
+}
+
+#[test]
+fn pools_of_both_families() {
+    let config = good(&format!(
+        "{TOP}[fullnat]\npool_ipv4 = [\"198.51.100.7\", \"198.51.100.8\"]\n\
+         pool_ipv6 = [\"2001:db8::7\"]\nports = \"40000-49999\"\nflow_capacity = 5000\n\
+         opening_timeout = \"5s\"\nclosing_timeout = \"2m\"\n"
+    ));
+    let Fullnat { pools, flow_capacity, opening_timeout, closing_timeout } = config.fullnat;
+    assert_eq!(pools.toward(ip("10.0.0.1"), None), [ip("198.51.100.7"), ip("198.51.100.8")]);
+    assert_eq!(pools.toward(ip("fd00::1"), Some(ip("fd00::2"))), [ip("2001:db8::7")]);
+    assert_eq!((pools.ports, flow_capacity), (40_000..=49_999, 5000));
+    let seconds = [opening_timeout, closing_timeout].map(|timeout| timeout.as_secs());
+    assert_eq!(seconds, [5, 120]);
+    let none = good(TOP).fullnat.pools;
+    assert_eq!(none.toward(ip("10.0.0.1"), Some(ip("10.0.0.2"))), [ip("10.0.0.2")]);
+    assert!(none.toward(ip("10.0.0.1"), Some(ip("fd00::2"))).is_empty());
+}
+
+/// Each has its flows: a backend may serve many, and any port.
+#[test]
+fn services_share_backends_under_fullnat() {
+    let service = |name: &str, vip: &str, backend: &str| {
+        format!(
+            "[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\nforward = \"fullnat\"\n\
+             backend = [{{ address = \"{backend}\" }}]\n"
+        )
+    };
+    let config = good(&format!(
+        "{TOP}{}{}{}",
+        service("a", "203.0.113.10:80", "10.0.0.11:8080"),
+        service("b", "203.0.113.11:80", "10.0.0.11:8080"),
+        service("c", "203.0.113.11:*", "10.0.0.11:8080"),
+    ));
+    assert_eq!(config.services.len(), 3);
 }
 
 #[test]

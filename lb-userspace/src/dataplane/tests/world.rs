@@ -84,6 +84,7 @@ impl World {
             pin_path: Some(self.pins.clone()),
             capacity: CAPACITY,
             flow_capacity: 1 << 16,
+            fullnat_capacity: Some(1 << 16),
             flow_budget: None,
             hash_seed: 1,
             trace: true,

@@ -1,0 +1,37 @@
+//! What the balancer's first program doesn't finish: answers, and flows whose both ends are rewritten.
+
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+
+use crate::{
+    answer::{self, Ways},
+    fullnat::{self, Translations},
+    packet::{Buffer, Packet},
+    verdict::{MayBe, Packed},
+};
+
+/// Decides what becomes of a frame that [`crate::balance::balance`] passes, or refuses, unless it
+/// [may be](Packed::may_be) something else, and rewrites it where it is. That may be another outcome
+/// of the same kind. The content of a frame that is dropped is not defined any more.
+pub fn carry_on<B: Buffer>(
+    packet: Packet<B>,
+    may_be: MayBe,
+    tables: &impl Translations,
+    ways: &impl Ways,
+) -> Packed {
+    match may_be {
+        MayBe::AnswerIpv4 => answer::from_backend::<Ipv4Hdr, B>(packet, tables, ways),
+        MayBe::AnswerIpv6 => answer::from_backend::<Ipv6Hdr, B>(packet, tables, ways),
+        MayBe::ErrorIpv4 => answer::error::<Ipv4Hdr, B>(packet, tables, ways),
+        MayBe::ErrorIpv6 => answer::error::<Ipv6Hdr, B>(packet, tables, ways),
+        MayBe::FullnatIpv4 => fullnat::toward::<Ipv4Hdr, B>(packet, tables),
+        MayBe::FullnatIpv6 => fullnat::toward::<Ipv6Hdr, B>(packet, tables),
+        MayBe::BackIpv4 => fullnat::back::<Ipv4Hdr, B>(packet, tables, ways),
+        MayBe::BackIpv6 => fullnat::back::<Ipv6Hdr, B>(packet, tables, ways),
+        MayBe::FullnatErrorIpv4 => fullnat::error::<Ipv4Hdr, B>(packet, tables, ways),
+        MayBe::AboutAnswerIpv4 => fullnat::error_about_answer::<Ipv4Hdr, B>(packet, tables),
+        MayBe::AboutAnswerIpv6 => fullnat::error_about_answer::<Ipv6Hdr, B>(packet, tables),
+        MayBe::TooLongIpv4 => fullnat::too_long::<Ipv4Hdr, B>(packet, tables),
+        MayBe::TooLongIpv6 => fullnat::too_long::<Ipv6Hdr, B>(packet, tables),
+        MayBe::FullnatErrorIpv6 => fullnat::error::<Ipv6Hdr, B>(packet, tables, ways),
+    }
+}
