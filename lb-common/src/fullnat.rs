@@ -7,6 +7,7 @@
 //! by the agent alone.
 
 mod errors;
+mod search;
 mod too_big;
 
 use core::ops::Deref;
@@ -30,10 +31,13 @@ use crate::{
 };
 
 pub use errors::{error, error_about_answer};
+pub use search::{SEARCHED, Search};
 pub use too_big::too_long;
 
-/// Ports that are tried for a flow.
+/// Ports that are tried for a flow before one is searched for.
 const TRIES: u32 = 16;
+/// How often one is searched for: another CPU may be quicker to take what was found.
+const SEARCHES: u32 = 4;
 
 /// What became of a try to enter something that nobody may have entered before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +72,10 @@ pub trait Translations: Tables {
 
     /// Whose turn it is to get a port of the backend's pool.
     fn turn(&self, backend: BackendId) -> Turn;
+
+    /// Whether a search ends at a free port: it goes on to [`SEARCHED`] ports at most, by
+    /// [`Search::finds`].
+    fn search(&self, search: &mut Search) -> bool;
 
     /// Takes a port for a flow: enters whose answers come by it.
     fn take(&self, answer: &ReturnKey, flow: &FlowKey) -> Entered;
@@ -257,22 +265,29 @@ fn take_port(arrived: &Arrived, replace: u32, tables: &impl Translations) -> u64
         return none(INCONSISTENT);
     }
     let turn = tables.turn(arrived.backend);
-    let mut attempt = 0;
-    while attempt < TRIES {
-        let (pool, port) = range.candidate(turn, attempt);
-        let Some(address) = tables.pool(pool) else { return none(INCONSISTENT) };
-        let key = return_key(record, address, port, &arrived.flow, arrived.protocol);
-        let entered = if select::is_served(address, port, arrived.protocol, tables) {
+    let key = return_key(record, &[0; 16], 0, &arrived.flow, arrived.protocol);
+    let mut search = Search::new(key, range, turn);
+    let mut tries = 0;
+    while tries < TRIES + SEARCHES {
+        if tries >= TRIES {
+            if !tables.search(&mut search) {
+                break;
+            }
+        } else if !search.step(tables) {
+            return none(INCONSISTENT);
+        }
+        let entered = if search.is_served(tables) {
             Entered::Taken
         } else {
-            tables.take(&key, &arrived.flow)
+            tables.take(search.key(), &arrived.flow)
         };
         match entered {
             Entered::New => {
+                let (pool, port) = search.at();
                 let translation = Translation::new(arrived.backend, record, pool, port);
-                return enter(arrived, translation, &key, replace, tables);
+                return enter(arrived, translation, search.key(), replace, tables);
             }
-            Entered::Taken => attempt += 1,
+            Entered::Taken => tries += 1,
             Entered::Full => return none(TABLE_FULL),
         }
     }

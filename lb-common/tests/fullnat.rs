@@ -7,7 +7,7 @@
 mod frames;
 mod packets;
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use frames::{MACS, TAGS, ethernet, ipv4, tcp, udp};
 use lb_common::{
@@ -232,6 +232,23 @@ fn no_two_flows_have_the_same_port_toward_one_backend() {
     let datagram = packet(true, &CLIENT4, &VIP4, 17, &udp(4711, 53, b"x"));
     assert_eq!(run(&tables, &ethernet(&[], 0x0800, &datagram)).0.verdict, Verdict::Transmit);
     assert_eq!(tables.returns.borrow().len(), 5);
+}
+
+/// Where nearly all are taken, those that are left are found.
+#[test]
+fn the_last_ports_are_found() {
+    let mut tables = tables();
+    let mut record = *tables.backend_mut(BackendId(1));
+    record.set_fullnat(PoolRange { ports: 1000, ..record.pool() }, &mapped(VIP4));
+    tables.set_backend(BackendId(1), record);
+    let taken: BTreeSet<u16> = (0..980).map(|n| leaves(&tables, 5000 + n, SYN).0).collect();
+    assert_eq!(taken.len(), 980);
+    // Of those that nobody has, most are a service's.
+    tables.pools[0] = mapped(VIP4);
+    record.set_fullnat(PoolRange { first_port: 79, ports: 3, ..record.pool() }, &mapped(VIP4));
+    tables.set_backend(BackendId(1), record);
+    let taken: BTreeSet<u16> = (0..2).map(|n| leaves(&tables, 6000 + n, SYN).0).collect();
+    assert_eq!(taken, [79, 81].into());
 }
 
 #[test]

@@ -4,22 +4,29 @@ use aya_ebpf::{
     Global,
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     btf_maps::{Array, HashMap, PerCpuArray},
-    helpers::generated::bpf_get_smp_processor_id,
+    helpers::generated::{bpf_get_smp_processor_id, bpf_loop},
     macros::btf_map,
 };
-use core::ops::Deref;
+use core::{
+    ffi::{c_long, c_void},
+    ops::Deref,
+};
 use lb_common::{
-    fullnat::{Entered, Translations},
+    fullnat::{Entered, SEARCHED, Search, Translations},
     id::BackendId,
     layout::{
         FlowKey, FullnatCounters, Handed, POOLS, ReturnKey, TranslatedPlace, TranslatedWords, Turn,
     },
     network::Address,
+    tables::Tables as _,
 };
 
 use crate::maps::{self, BACKENDS, FLOWS, MAPPED, Maps};
 
 const EEXIST: i32 = 17;
+/// Searches that each CPU may make in vain in a second: where all ports are taken, a flood of new
+/// flows would make it search all the time.
+const IN_VAIN: u32 = 500;
 /// Memory is taken as flows come.
 const LAZY: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -86,6 +93,26 @@ impl Translations for Maps {
     }
 
     #[inline(always)]
+    fn search(&self, search: &mut Search) -> bool {
+        let Some(counters) = COUNTERS.get_ptr_mut(0) else { return false };
+        // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
+        let counters = unsafe { &mut *counters };
+        let now = self.now();
+        if counters.second != now {
+            counters.second = now;
+            counters.in_vain = 0;
+        }
+        if counters.in_vain >= IN_VAIN {
+            return false;
+        }
+        counters.searches += 1;
+        // SAFETY: the search outlives the loop, whose steps alone have it meanwhile.
+        unsafe { bpf_loop(SEARCHED, look as *mut c_void, (&raw mut *search).cast(), 0) };
+        counters.in_vain += u32::from(!search.has_found());
+        search.has_found()
+    }
+
+    #[inline(always)]
     fn take(&self, answer: &ReturnKey, flow: &FlowKey) -> Entered {
         let entered = entered(RETURNS.insert(answer, flow, u64::from(BPF_NOEXIST)));
         if entered == Entered::Taken {
@@ -109,6 +136,13 @@ impl Translations for Maps {
     fn count_opened(&self) {
         count(|counters| counters.opened += 1);
     }
+}
+
+/// A step of a search, for the kernel's loop, which ends with a 1.
+unsafe extern "C" fn look(_: u32, search: *mut c_void) -> c_long {
+    // SAFETY: the loop was given a search.
+    let search = unsafe { &mut *search.cast::<Search>() };
+    c_long::from(search.finds(&Maps))
 }
 
 #[inline(always)]

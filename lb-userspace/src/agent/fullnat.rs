@@ -252,6 +252,7 @@ impl Agent {
             capacity: self.plane.fullnat_capacity().into(),
             opened_total: counters.opened,
             ports_in_use_total: counters.taken,
+            port_searches_total: counters.searches,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{cell::Cell, ops::Deref};
 
 use lb_common::{
     answer::{Request, Ways},
-    fullnat::{Entered, Translations},
+    fullnat::{Entered, Search, Translations},
     hash::KeySource,
     id::BackendId,
     layout::{
@@ -162,6 +162,10 @@ impl<'p> Translations for Watched<'p> {
 
     fn turn(&self, backend: BackendId) -> Turn {
         self.plane.turn(backend)
+    }
+
+    fn search(&self, search: &mut Search) -> bool {
+        self.plane.search(search)
     }
 
     fn take(&self, answer: &ReturnKey, flow: &FlowKey) -> Entered {

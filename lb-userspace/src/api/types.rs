@@ -82,6 +82,8 @@ pub struct FullnatStatus {
     pub opened_total: u64,
     /// Ports that were tried for a flow and were taken.
     pub ports_in_use_total: u64,
+    /// Searches for a port, where those that were tried first were taken.
+    pub port_searches_total: u64,
 }
 
 /// Ports of a backend's pool, under `fullnat`.

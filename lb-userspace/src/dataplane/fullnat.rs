@@ -5,7 +5,7 @@ use std::{io, ops::Deref, os::fd::OwnedFd};
 
 use aya::util::online_cpus;
 use lb_common::{
-    fullnat::{Entered, Translations},
+    fullnat::{Entered, SEARCHED, Search, Translations},
     id::BackendId,
     layout::{FlowKey, FullnatCounters, Handed, ReturnKey, TranslatedPlace, TranslatedWords, Turn},
     network::Address,
@@ -126,6 +126,8 @@ impl DataPlane {
         Ok(values.iter().fold(FullnatCounters::default(), |sum, Value(value)| FullnatCounters {
             opened: sum.opened + value.opened,
             taken: sum.taken + value.taken,
+            searches: sum.searches + value.searches,
+            ..sum
         }))
     }
 }
@@ -157,6 +159,10 @@ impl Translations for DataPlane {
 
     fn turn(&self, _: BackendId) -> Turn {
         Turn { count: 0, cpu: 0, cpus: 1 }
+    }
+
+    fn search(&self, search: &mut Search) -> bool {
+        (0..SEARCHED).any(|_| search.finds(self))
     }
 
     fn take(&self, answer: &ReturnKey, _: &FlowKey) -> Entered {

@@ -132,7 +132,10 @@ impl Snapshot {
         counters(out, "fullnat_flows_opened", "Flows under fullnat that began", opened)?;
         let tried = [([], fullnat.ports_in_use_total)];
         let help = "Ports that were tried for a flow under fullnat, and were taken";
-        counters(out, "fullnat_ports_in_use", help, tried)
+        counters(out, "fullnat_ports_in_use", help, tried)?;
+        let searches = [([], fullnat.port_searches_total)];
+        let help = "Searches for a port under fullnat, where the first tries found none";
+        counters(out, "fullnat_port_searches", help, searches)
     }
 
     fn discovery(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {

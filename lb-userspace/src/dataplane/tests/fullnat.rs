@@ -131,6 +131,33 @@ fn a_flow_that_is_forgotten_may_leave_its_port_taken() {
     });
 }
 
+/// Every new flow gets a port as long as one in fifty is free, wherever; and then the rest is found,
+/// too.
+#[test]
+fn the_last_ports_are_found() {
+    run("fullnat-ports", |world| {
+        const PORTS: u16 = 5000;
+        let options = Options { fullnat_capacity: Some(1 << 14), ..world.options() };
+        let mut plane = DataPlane::open(options).unwrap();
+        by_flow(&mut plane, PORTS);
+        for port in 10_000..15_300 {
+            plane.test_run(&frame(port), None).unwrap().unwrap();
+        }
+        assert_eq!(taken(&plane).len(), usize::from(PORTS));
+        let fate = |port, _: &FlowKey, _: Option<&_>| match port % 25 {
+            0 => Fate::Free,
+            _ => Fate::Keep,
+        };
+        assert_eq!(visit(&plane, fate), 200);
+        let before = plane.fullnat_counters().unwrap().searches;
+        sends(&mut plane, 40_000..40_100);
+        let searches = plane.fullnat_counters().unwrap().searches - before;
+        assert!((20..=100).contains(&searches), "{searches}");
+        assert_eq!(taken(&plane).len(), usize::from(PORTS - 100));
+        plane.remove().unwrap();
+    });
+}
+
 /// The room is made once somebody is served so, also where another agent's maps are pinned.
 #[test]
 fn room_is_made_for_the_first_service() {
