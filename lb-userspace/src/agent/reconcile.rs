@@ -10,7 +10,7 @@ use lb_common::{
 use super::{
     Agent,
     desired::{Former, Frames, desired},
-    start::uses_fullnat,
+    start::{answers_through, uses_fullnat},
 };
 use crate::{
     api::{Cause, EventKind, News},
@@ -147,9 +147,9 @@ impl Agent {
             |service, backend| self.live(service, backend),
             |service, backend| self.health.awaits_probe(service.key, backend),
         );
-        if uses_fullnat(&self.effective.services)
-            && self.plane.make_room_for_fullnat(self.config.fullnat.flow_capacity)?
-        {
+        let services = &self.effective.services;
+        let fullnat = uses_fullnat(services).then_some(self.config.fullnat.flow_capacity);
+        if self.plane.make_room(fullnat, answers_through(services))? {
             self.listen_for_clients()?;
             self.actual = self.plane.actual()?;
         }

@@ -194,6 +194,7 @@ pub(super) async fn prepare(
         capacity: capacity(&effective.services, &state.history),
         flow_capacity: config.flow_capacity,
         fullnat_capacity: uses_fullnat(&effective.services).then_some(config.fullnat.flow_capacity),
+        ways: answers_through(&effective.services),
         flow_budget: None,
         hash_seed: seed,
         trace: false,
@@ -336,9 +337,18 @@ fn forward(record: &BackendRecord) -> Option<Forward> {
 
 /// Whether any backend is served by `fullnat`.
 pub(super) fn uses_fullnat(services: &[ServiceConfig]) -> bool {
+    any_forwarded(services, |forward| forward == Forward::Fullnat)
+}
+
+/// Whether any backend answers through the balancer.
+pub(super) fn answers_through(services: &[ServiceConfig]) -> bool {
+    any_forwarded(services, Forward::translates)
+}
+
+fn any_forwarded(services: &[ServiceConfig], is: impl Fn(Forward) -> bool) -> bool {
     services.iter().any(|service| {
         let forward = |backend: &BackendConfig| backend.forward.unwrap_or(service.forward);
-        service.backends.iter().any(|backend| forward(backend) == Forward::Fullnat)
+        service.backends.iter().any(|backend| is(forward(backend)))
     })
 }
 

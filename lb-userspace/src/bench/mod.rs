@@ -91,7 +91,7 @@ fn filled(desired: &Desired) -> anyhow::Result<(DataPlane, Actual)> {
     let backends = desired.services.iter().map(|service| service.backends.len()).sum();
     let slots = desired.services.iter().filter_map(|service| service.ring_size).sum();
     let capacity = room(slots, backends);
-    let mut plane = open(capacity, Some(FLOW_CAPACITY))?;
+    let mut plane = open(capacity, Some(FLOW_CAPACITY), true)?;
     let mut actual = Actual { capacity, ..Actual::default() };
     for change in plan(desired, &actual)? {
         plane.apply(&change)?;
@@ -103,13 +103,18 @@ fn filled(desired: &Desired) -> anyhow::Result<(DataPlane, Actual)> {
 /// Flows that there is room for: all of the largest case.
 const FLOW_CAPACITY: u32 = 1 << 20;
 
-fn open(capacity: Capacity, fullnat_capacity: Option<u32>) -> anyhow::Result<DataPlane> {
+fn open(
+    capacity: Capacity,
+    fullnat_capacity: Option<u32>,
+    ways: bool,
+) -> anyhow::Result<DataPlane> {
     Ok(DataPlane::open(Options {
         object: objects::BALANCER.to_vec(),
         pin_path: None,
         capacity,
         flow_capacity: FLOW_CAPACITY,
         fullnat_capacity,
+        ways,
         // Every flow of a moving slot has a record.
         flow_budget: Some(u32::MAX),
         hash_seed: 0x5eed_5eed_5eed_5eed,
@@ -122,7 +127,7 @@ fn open(capacity: Capacity, fullnat_capacity: Option<u32>) -> anyhow::Result<Dat
 fn memory() -> anyhow::Result<Memory> {
     let (services, backends) = FULL_HOUSE;
     let capacity = room(services * scene::RING_SIZE, services as usize * backends);
-    Ok(Memory::new(services, capacity, open(capacity, None)?.map_bytes()?))
+    Ok(Memory::new(services, capacity, open(capacity, None, false)?.map_bytes()?))
 }
 
 fn ring_build() -> RingBuild {

@@ -1,5 +1,6 @@
 //! The whole benchmark in a real kernel, with few packets.
 
+use lb_common::layout::BackendCounters;
 use serde_json::Value;
 
 use super::{frame::tests::assert_valid, *};
@@ -41,6 +42,19 @@ fn every_case_has_figures_and_a_target() {
     let lines = text.lines().filter(|line| line.ends_with("  ok") || line.ends_with("  over"));
     let judged = cases().iter().filter(|case| case.class != Class::Moving).count();
     assert_eq!(lines.count(), judged, "{text}");
+}
+
+/// Counters are per CPU, so the limit is told for a machine of two.
+#[test]
+fn a_large_balancer_whose_backends_answer_directly_fits_its_limit() {
+    if !may_run("a_large_balancer_whose_backends_answer_directly_fits_its_limit") {
+        return;
+    }
+    let memory = memory().unwrap();
+    let counters = u64::from(memory.backends) * size_of::<BackendCounters>() as u64;
+    let further = aya::util::nr_cpus().unwrap().saturating_sub(2) as u64 * counters;
+    let bytes = memory.map_bytes - further;
+    assert!(bytes <= targets::MAP_BYTES, "{bytes} bytes");
 }
 
 #[test]

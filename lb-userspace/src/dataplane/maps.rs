@@ -19,8 +19,7 @@ use lb_common::{
     layout::{
         AnswerEntry, AnswerKey, BackendCounters, BackendEntry, Directory, FlowCounters, FlowKey,
         FlowWords, FullnatCounters, GLIMPSES, Glimpse, POOLS, Plain, SERVICE_POSITIONS,
-        ServiceEntry, Slot, TraceRecord, TranslatedWords, VIP_POSITIONS, VipEntry, WAYS, WayEntry,
-        WayQuestion,
+        ServiceEntry, Slot, TraceRecord, TranslatedWords, VIP_POSITIONS, VipEntry, WayEntry, WayQuestion,
     },
     network::Address,
     verdict::{MayBe, OUTCOMES},
@@ -49,15 +48,18 @@ enum Length {
     Ports,
     Flows,
     Fullnat,
+    Ways,
 }
 
-/// How many flows there is room for.
+/// What there is room for, beside what a [`Capacity`] says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FlowRoom {
-    /// In moving slots.
+    /// Flows in moving slots.
     pub(super) moving: u32,
-    /// Under `fullnat`.
+    /// Flows under `fullnat`.
     pub(super) fullnat: u32,
+    /// Ways to clients.
+    pub(super) ways: u32,
 }
 
 /// Every pinned map: its name, the bytes of a value, its length.
@@ -69,7 +71,7 @@ const SHAPES: [(&str, usize, Length); 20] = [
     ("backends", size_of::<BackendEntry>(), Length::Backends),
     ("backend_counters", size_of::<BackendCounters>(), Length::Backends),
     ("answers", size_of::<AnswerEntry>(), Length::Backends),
-    ("ways", size_of::<WayEntry>(), Length::Fixed(WAYS)),
+    ("ways", size_of::<WayEntry>(), Length::Ways),
     ("programs", size_of::<u32>(), Length::Fixed(MayBe::ALL.len() as u32)),
     ("outcomes", size_of::<u64>(), Length::Fixed(OUTCOMES as u32)),
     ("ports", PORT_BYTES as usize, Length::Ports),
@@ -159,6 +161,7 @@ pub(super) fn pinned_capacity(directory: &Path) -> Result<(Capacity, FlowRoom), 
             Length::Ports => capacity.ports = len,
             Length::Flows => flows.moving = len,
             Length::Fullnat => flows.fullnat = len,
+            Length::Ways => flows.ways = len,
         }
     }
     Ok((capacity, flows))
@@ -184,6 +187,7 @@ impl Length {
             Self::Ports => capacity.ports,
             Self::Flows => flows.moving,
             Self::Fullnat => flows.fullnat,
+            Self::Ways => flows.ways,
         }
     }
 }

@@ -42,7 +42,7 @@ use lb_common::{
     id::BackendId,
     layout::{
         AnswerEntry, AnswerKey, BackendEntry, Beginning, Directory, FlowKey, FlowPlace, FlowRecord,
-        Handed, ServiceEntry, Slot, VERSION, VipEntry,
+        Handed, ServiceEntry, Slot, VERSION, VipEntry, WAYS,
     },
     tables::Tables,
     verdict::MayBe,
@@ -90,6 +90,9 @@ pub(crate) struct Options {
     /// Flows under `fullnat` at the most; `None` where nobody is served so. A pinned table that is
     /// in use keeps its size.
     pub(crate) fullnat_capacity: Option<u32>,
+    /// Backends answer through the balancer: there is room for the ways to their clients. Once
+    /// there is, it stays while it is pinned.
+    pub(crate) ways: bool,
     /// New records that each CPU may make in a second; `None` follows the capacity.
     pub(crate) flow_budget: Option<u32>,
     /// Seed of the flow hash.
@@ -103,6 +106,9 @@ pub(crate) struct Options {
 /// Flows under `fullnat` that there is room for where nobody is served so: a million take 32 MiB
 /// before the first one comes.
 const FULLNAT_UNUSED: u32 = 256;
+/// Places for ways to clients where nobody answers through the balancer: all take 2 MiB. A program
+/// that finds no place asks the kernel.
+const WAYS_UNUSED: u32 = 1;
 
 /// The seed by which the program that is pinned there spreads flows; `None` where none is, or one
 /// of another make.
@@ -161,9 +167,7 @@ impl DataPlane {
         let seed = plane.options.hash_seed;
         plane.maps.directory.write_part(0, offset_of!(Directory, hash_seed), &seed)?;
         plane.grow(plane.options.capacity)?;
-        if let Some(capacity) = plane.options.fullnat_capacity {
-            plane.make_room_for_fullnat(capacity)?;
-        }
+        plane.make_room(plane.options.fullnat_capacity, plane.options.ways)?;
         Ok(plane)
     }
 
@@ -172,7 +176,8 @@ impl DataPlane {
         let capacity = options.capacity;
         let tables = pins.as_ref().map(Pins::new_tables).transpose()?;
         let fullnat = options.fullnat_capacity.unwrap_or(FULLNAT_UNUSED);
-        let flows = FlowRoom { moving: options.flow_capacity, fullnat };
+        let ways = if options.ways { WAYS } else { WAYS_UNUSED };
+        let flows = FlowRoom { moving: options.flow_capacity, fullnat, ways };
         let (program, mut maps) = load(&options, tables.as_deref(), capacity, flows)?;
         init(&mut maps)?;
         if let (Some(pins), Some(tables)) = (&pins, &tables) {
@@ -252,16 +257,22 @@ impl DataPlane {
         self.replace_maps(capacity, self.flow_room)
     }
 
-    /// Makes room for so many flows under `fullnat`, unless there is room for some. Whether maps
-    /// were replaced.
+    /// Makes room for so many flows under `fullnat`, unless there is room for some, and for `ways`
+    /// to clients. Whether maps were replaced.
     ///
     /// # Errors
     /// As [`Self::grow`].
-    pub(crate) fn make_room_for_fullnat(&mut self, capacity: u32) -> Result<bool, Error> {
-        if self.flow_room.fullnat != FULLNAT_UNUSED || capacity == FULLNAT_UNUSED {
+    pub(crate) fn make_room(&mut self, fullnat: Option<u32>, ways: bool) -> Result<bool, Error> {
+        let mut room = self.flow_room;
+        if let Some(capacity) = fullnat.filter(|_| room.fullnat == FULLNAT_UNUSED) {
+            room.fullnat = capacity;
+        }
+        if ways {
+            room.ways = WAYS;
+        }
+        if room == self.flow_room {
             return Ok(false);
         }
-        let room = FlowRoom { fullnat: capacity, ..self.flow_room };
         self.replace_maps(self.capacity, room).map(|()| true)
     }
 

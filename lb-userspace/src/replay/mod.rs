@@ -169,6 +169,8 @@ impl Replay {
             // Nothing moves.
             flow_capacity: 1,
             fullnat_capacity: Some(config.fullnat.flow_capacity),
+            // They are made up.
+            ways: false,
             flow_budget: None,
             // The agent would choose a random one; the same input shall give the same output.
             hash_seed: config.hash_seed.unwrap_or(0),

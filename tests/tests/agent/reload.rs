@@ -8,7 +8,7 @@ use xlb_tests::clients::stream::Streams;
 use xlb_tests::lab::{Family, Topology};
 use xlb_tests::scene::{Scene, WEB};
 use xlb_tests::servers::HTTP_PORT;
-use xlb_tests::xlb::{Agent, Forward};
+use xlb_tests::xlb::{Agent, Forward, Protocol, Service};
 use xlb_tests::{need_root, wait};
 
 use super::{STREAMS, kinds, unbroken};
@@ -54,6 +54,41 @@ fn a_bad_reload_keeps_what_runs() -> Result<()> {
     agent.write_config(&scene.settings(V4, 3))?;
     agent.signal(Signal::SIGHUP)?;
     scene.served_by(V4, &["b1", "b2", "b3"]).context("a good config after the bad one")
+}
+
+/// It takes room for the ways to its clients: other maps, with another program, while all others are
+/// served.
+#[test]
+fn the_first_service_under_nat_disturbs_nobody() -> Result<()> {
+    need_root!();
+    let scene = Scene::new(Topology::OneSegment, Forward::L2, 2)?;
+    for by_file in [true, false] {
+        let mut settings = scene.settings(V4, 2);
+        let agent = Agent::start(&scene.lab.balancer.namespace, &settings)?;
+        scene.served_by(V4, &["b1", "b2"])?;
+        let bytes = || agent.status()?["maps_bytes"].as_u64().context("no maps_bytes");
+        let without = bytes()?;
+        let streams = Streams::open(&scene.lab.client.namespace, V4.vip_port(HTTP_PORT), STREAMS)?;
+        let (vip, backend) = (V4.vip_port(7000), scene.lab.addresses(V4)[0]);
+        if by_file {
+            let late = Service::new("late", vip, Protocol::Tcp, Forward::Nat);
+            settings.services.push(late.to([backend]));
+            agent.write_config(&settings)?;
+        } else {
+            let (vip, backend) = (vip.to_string(), backend.to_string());
+            let late = ["--vip", &vip, "--forward", "nat", "--backend", &backend, "late"];
+            agent.call(&[&["service", "add"][..], &late].concat())?;
+        }
+        wait::until("room for the ways to clients", Duration::from_secs(20), || {
+            let with = bytes()?;
+            ensure!(with >= without + (2 << 20) - 64, "{without} bytes became {with}");
+            Ok(())
+        })?;
+        streams.progress(10)?;
+        scene.served_by(V4, &["b1", "b2"])?;
+        unbroken(&streams.close(), None)?;
+    }
+    Ok(())
 }
 
 /// A config that is right and can't be put in force here: what runs goes on, and it is said.

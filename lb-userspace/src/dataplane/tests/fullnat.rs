@@ -174,12 +174,12 @@ fn room_is_made_for_the_first_service() {
         drop(plane);
         // In use, it stays.
         let mut plane = DataPlane::open(without()).unwrap();
-        assert!(!plane.make_room_for_fullnat(1 << 10).unwrap());
+        assert!(!plane.make_room(Some(1 << 10), false).unwrap());
         assert_eq!(taken(&plane).len(), 400);
         plane.remove().unwrap();
 
         let mut plane = DataPlane::open(without()).unwrap();
-        assert!(plane.make_room_for_fullnat(1 << 16).unwrap());
+        assert!(plane.make_room(Some(1 << 16), false).unwrap());
         by_flow(&mut plane, 31_744);
         sends(&mut plane, 5000..5400);
         assert_eq!(taken(&plane).len(), 400);

@@ -4,7 +4,7 @@ use std::{mem::offset_of, time::Duration};
 
 use lb_common::{
     id::BackendId,
-    layout::{Directory, Slot, VERSION},
+    layout::{Directory, Slot, VERSION, WAYS, WayEntry},
     verdict::DropReason,
 };
 
@@ -143,6 +143,36 @@ fn the_seed_is_found_where_the_program_is_pinned() {
         assert_eq!(seed(), None);
         plane.remove().unwrap();
         assert_eq!(seed(), None);
+    });
+}
+
+/// Nobody else pays for the memory.
+#[test]
+fn ways_to_clients_take_memory_where_somebody_answers_through_the_balancer() {
+    run("ways-room", |world| {
+        let without = || Options { ways: false, ..world.options() };
+        let mut plane = DataPlane::open(without()).unwrap();
+        apply(&mut plane, &two_backends());
+        let flows = spread(&mut plane);
+        let (bytes, before) = (plane.map_bytes().unwrap(), plane.actual().unwrap());
+        assert!(!plane.make_room(None, false).unwrap());
+        assert!(plane.make_room(None, true).unwrap());
+        let ways = u64::from(WAYS - 1) * size_of::<WayEntry>() as u64;
+        let with = plane.map_bytes().unwrap();
+        assert!(with >= bytes + ways && with < bytes + ways + (1 << 16), "{bytes} and {with}");
+        assert_eq!(plane.actual().unwrap(), before);
+        assert_eq!(spread(&mut plane), flows);
+        assert!(!plane.make_room(None, true).unwrap());
+        drop(plane);
+        // Who comes later keeps what is in use, or makes it. Elements of hash maps come and go.
+        let has_room = |plane: &DataPlane| plane.map_bytes().unwrap().abs_diff(with) < 1 << 12;
+        let plane = DataPlane::open(without()).unwrap();
+        assert!(has_room(&plane), "{:?} and {with}", plane.map_bytes());
+        plane.remove().unwrap();
+        drop(DataPlane::open(without()).unwrap());
+        let plane = world.open();
+        assert!(has_room(&plane), "{:?} and {with}", plane.map_bytes());
+        plane.remove().unwrap();
     });
 }
 

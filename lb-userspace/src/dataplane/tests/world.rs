@@ -85,6 +85,7 @@ impl World {
             capacity: CAPACITY,
             flow_capacity: 1 << 16,
             fullnat_capacity: Some(1 << 16),
+            ways: true,
             flow_budget: None,
             hash_seed: 1,
             trace: true,
