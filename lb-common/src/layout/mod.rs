@@ -47,7 +47,7 @@ pub use way::{
 pub(crate) use directory::bucket;
 
 /// The version of all the layouts in this module, kept in [`Directory::version`].
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Marks types that are plain memory: every bit pattern is a value, and no byte is padding.
 ///

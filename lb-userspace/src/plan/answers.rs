@@ -58,7 +58,7 @@ impl Answers {
         for (backends, answers) in both {
             for backend in backends.iter().filter(|backend| is_turned_back(service, backend)) {
                 let key = key(service.key, backend.key);
-                flags |= if key.port == 0 { ANSWERS | ANSWERS_OF_ANY_PORT } else { ANSWERS };
+                flags |= if key.is_of_any_port() { ANSWERS | ANSWERS_OF_ANY_PORT } else { ANSWERS };
                 // The config has no two in one place; of those that it had, the first stays.
                 answers.entry(key).or_insert(entry(service, id, backend, ids[&backend.key]));
             }
