@@ -25,7 +25,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// What it depends on.
-    pub sought: &'a Sought,
+    pub sought: Sought,
     /// The source that the packet leaves with; an IPv4 address is mapped.
     pub source: &'a Address,
     /// Value of [`crate::layout::VipEntry::family`].
@@ -278,7 +278,7 @@ fn way_of<N: Network>(
 ) -> Result<Way, DropReason> {
     let client = words(frame.header.destination_address());
     let sought = Sought { client, service: entry.service, ingress_ifindex };
-    ways.way(Request { sought: &sought, source, family: N::FAMILY })
+    ways.way(Request { sought, source, family: N::FAMILY })
 }
 
 /// What becomes of a packet that is longer than its way takes. Where it may not be fragmented, the

@@ -423,7 +423,7 @@ pub fn back<N: Network, B: Buffer>(
         service: who.0.0,
         ingress_ifindex: packet.ingress_ifindex(),
     };
-    let request = Request { sought: &sought, source: source.address, family: N::FAMILY };
+    let request = Request { sought, source: source.address, family: N::FAMILY };
     let way = match ways.way(request) {
         Ok(way) => way,
         Err(reason) => return refused(reason),

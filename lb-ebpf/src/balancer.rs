@@ -27,7 +27,7 @@ use lb_common::{
 use lb_ebpf::buffer::XdpBuffer;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
-use ways::KernelWays;
+use ways::{KernelWays, ToldWays};
 
 /// Programs that go on with what the first one doesn't finish, by the number of the [`MayBe`].
 ///
@@ -92,13 +92,13 @@ fn jump<const TO: u32>(context: &XdpContext) {
 #[xdp(frags)]
 fn xlb_answer_ipv4(context: XdpContext) -> u32 {
     let packet = Packet::new(XdpBuffer::new(&context));
-    act_back(answer::from_backend::<Ipv4Hdr, _>(packet, &maps::Maps, &KernelWays(&context)))
+    act_back(answer::from_backend::<Ipv4Hdr, _>(packet, &maps::Maps, &ToldWays(&context)))
 }
 
 #[xdp(frags)]
 fn xlb_answer_ipv6(context: XdpContext) -> u32 {
     let packet = Packet::new(XdpBuffer::new(&context));
-    act_back(answer::from_backend::<Ipv6Hdr, _>(packet, &maps::Maps, &KernelWays(&context)))
+    act_back(answer::from_backend::<Ipv6Hdr, _>(packet, &maps::Maps, &ToldWays(&context)))
 }
 
 #[xdp(frags)]
@@ -128,7 +128,7 @@ fn xlb_fullnat_ipv6(context: XdpContext) -> u32 {
 #[xdp(frags)]
 fn xlb_back_ipv4(context: XdpContext) -> u32 {
     let packet = Packet::new(XdpBuffer::new(&context));
-    let outcome = fullnat::back::<Ipv4Hdr, _>(packet, &maps::Maps, &KernelWays(&context));
+    let outcome = fullnat::back::<Ipv4Hdr, _>(packet, &maps::Maps, &ToldWays(&context));
     go_on(&context, outcome);
     act_back(outcome)
 }
@@ -136,7 +136,7 @@ fn xlb_back_ipv4(context: XdpContext) -> u32 {
 #[xdp(frags)]
 fn xlb_back_ipv6(context: XdpContext) -> u32 {
     let packet = Packet::new(XdpBuffer::new(&context));
-    let outcome = fullnat::back::<Ipv6Hdr, _>(packet, &maps::Maps, &KernelWays(&context));
+    let outcome = fullnat::back::<Ipv6Hdr, _>(packet, &maps::Maps, &ToldWays(&context));
     go_on(&context, outcome);
     act_back(outcome)
 }
@@ -196,6 +196,13 @@ fn act_toward(outcome: Packed) -> u32 {
 #[xdp(frags)]
 fn xlb_way(context: XdpContext) -> u32 {
     ways::answer_question(&context);
+    xdp_action::XDP_DROP
+}
+
+/// Has the told routes toward clients hold on: see [`ways::hold_routes`].
+#[xdp(frags)]
+fn xlb_hold_routes(_: XdpContext) -> u32 {
+    ways::hold_routes();
     xdp_action::XDP_DROP
 }
 

@@ -1,4 +1,5 @@
-//! The ways back to clients: the kernel's routes and neighbours, remembered for a moment.
+//! The ways back to clients: the few routes that the agent tells, else the kernel's routes and
+//! neighbours, remembered for a moment.
 
 use core::mem::offset_of;
 
@@ -9,19 +10,21 @@ use aya_ebpf::{
         bpf_fib_lookup as FibLookup, xdp_md,
     },
     btf_maps::{Array, PerCpuArray, RingBuf},
-    helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns},
+    helpers::generated::{bpf_fib_lookup, bpf_jiffies64, bpf_ktime_get_coarse_ns},
     macros::btf_map,
     programs::XdpContext,
 };
 use lb_common::{
     answer::{Request, Ways},
     layout::{
-        FAMILY_V4, MOMENT_SHIFT, Sought, UnresolvedClient, WAYS, Way, WayEntry, WayQuestion,
-        other_place,
+        ClientRouteTable, FAMILY_V4, FAMILY_V6, MOMENT_SHIFT, Sought, UnresolvedClient, WAYS, Way,
+        WayEntry, WayQuestion, other_place,
     },
     network::{Address, mapped, words},
     verdict::DropReason,
 };
+
+use crate::maps::MAPPED;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -29,6 +32,9 @@ const AF_INET6: u8 = 10;
 /// Bytes for next hops that the agent hasn't taken note of yet; a page is the least.
 const UNRESOLVED_LEN: usize = 4096;
 
+/// Not pinned: they are this program's, and hold for as long as the agent says so.
+#[btf_map(name = "client_routes")]
+static CLIENT_ROUTES: Array<ClientRouteTable, 1, MAPPED> = Array::new();
 #[btf_map(name = "ways")]
 static REMEMBERED: Array<WayEntry, { WAYS as usize }> = Array::new();
 /// The last answer of the kernel on this CPU.
@@ -45,8 +51,25 @@ static QUESTION: Array<WayQuestion, 1> = Array::new();
 /// program is loaded.
 #[unsafe(no_mangle)]
 static MADE_UP_WAYS: Global<u32> = Global::new(0);
+/// For how many ticks of the kernel's clock the told routes hold, from each time on that the agent
+/// says so. Set when the program is loaded.
+#[unsafe(no_mangle)]
+static ROUTES_HOLD: Global<u64> = Global::new(0);
 
-/// The ways that the kernel knows, from where a packet is.
+/// The ways to clients, from where a packet is: by the told routes, else as the kernel knows them.
+pub struct ToldWays<'c>(pub &'c XdpContext);
+
+impl Ways for ToldWays<'_> {
+    #[inline(always)]
+    fn way(&self, request: Request<'_>) -> Result<Way, DropReason> {
+        match told(request.sought.client, request.family) {
+            Some(way) => Ok(way),
+            None => KernelWays(self.0).way(request),
+        }
+    }
+}
+
+/// The ways that the kernel knows. For what is rare: the stack has no room for both everywhere.
 pub struct KernelWays<'c>(pub &'c XdpContext);
 
 impl Ways for KernelWays<'_> {
@@ -54,11 +77,11 @@ impl Ways for KernelWays<'_> {
     fn way(&self, request: Request<'_>) -> Result<Way, DropReason> {
         let Request { sought, source, family } = request;
         if let Some(entry) = REMEMBERED.get(sought.place())
-            && let Some(way) = entry.way(sought, moment())
+            && let Some(way) = entry.way(&sought, moment())
         {
             return Ok(way);
         }
-        let reason = ask(self.0.as_ptr().cast(), sought, source, family);
+        let reason = ask(self.0.as_ptr().cast(), &sought, source, family);
         match ANSWERED.get_ptr(0) {
             // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
             Some(answered) if reason == 0 => Ok(unsafe { *answered }),
@@ -76,6 +99,14 @@ pub fn answer_question(context: &XdpContext) {
     // SAFETY: the map's value, which is userspace's to write only before and after this run.
     let question = unsafe { &mut *question };
     let WayQuestion { sought, source, family, .. } = question;
+    let way = match *family as u8 {
+        FAMILY_V4 => told(sought.client, FAMILY_V4),
+        _ => told(sought.client, FAMILY_V6),
+    };
+    if let Some(way) = way {
+        (question.reason, question.way, question.is_told) = (0, way, 1);
+        return;
+    }
     question.reason = ask(context.as_ptr().cast(), sought, source, *family as u8);
     if let Some(answered) = ANSWERED.get_ptr(0)
         && question.reason == 0
@@ -83,6 +114,29 @@ pub fn answer_question(context: &XdpContext) {
         // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
         question.way = unsafe { *answered };
     }
+}
+
+/// The told routes hold from now on for as long as they shall.
+#[inline(always)]
+pub fn hold_routes() {
+    if let Some(table) = CLIENT_ROUTES.get_ptr_mut(0) {
+        // SAFETY: a word of the map's value, which is written at once.
+        unsafe { (&raw mut (*table).until).write_volatile(ticks() + ROUTES_HOLD.load()) };
+    }
+}
+
+/// The way to a client by the told routes, if they tell it.
+#[inline(always)]
+fn told(client: [u32; 4], family: u8) -> Option<Way> {
+    CLIENT_ROUTES.get(0)?.in_force(ticks())?.way(client, family)
+}
+
+/// The kernel's clock, in its ticks. Of this helper the kernel makes a single load (Linux 5.6), where
+/// the other clock takes a call.
+#[inline(always)]
+fn ticks() -> u64 {
+    // SAFETY: the helper takes nothing.
+    unsafe { bpf_jiffies64() }
 }
 
 /// The kernel's clock, in moments. Not in seconds: a division costs as much as the rest of a look at

@@ -91,7 +91,7 @@ fn about_forwarded<N: Network, B: Buffer, F: Deref<Target = FlowKey>, P>(
         service: who.0.0,
         ingress_ifindex: packet.ingress_ifindex(),
     };
-    let request = Request { sought: &sought, source: vip.address, family: N::FAMILY };
+    let request = Request { sought, source: vip.address, family: N::FAMILY };
     let way = match ways.way(request) {
         Ok(way) if frame.header.total_len() > way.mtu as usize => {
             // Nobody is told of an error's end (RFC 1122 section 3.2.2).

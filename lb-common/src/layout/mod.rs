@@ -6,6 +6,7 @@
 mod answer;
 mod backend;
 mod bench;
+mod client_route;
 mod counters;
 mod directory;
 mod flow;
@@ -21,6 +22,7 @@ pub use backend::{BackendEntry, BackendRecord, Kind, OUTER_CAPACITY};
 pub use bench::{
     BENCH_FRAME_LEN, BenchPlan, ClassicConnection, ClassicFlow, ClassicService, ClassicVip,
 };
+pub use client_route::{CLIENT_ROUTES, ClientRoute, ClientRouteTable, ClientRoutes, client_bits};
 pub use counters::BackendCounters;
 pub use directory::{
     ANSWERS, ANSWERS_OF_ANY_PORT, Affinity, Directory, FAMILY_V4, FAMILY_V6, FULLNAT, Half, PILOTS,

@@ -87,15 +87,15 @@ pub struct WayQuestion {
     pub reason: u32,
     /// The way.
     pub way: Way,
-    /// Zero.
-    pub reserved: u32,
+    /// 1 where the told routes say so, and not the kernel.
+    pub is_told: u32,
 }
 
 impl WayQuestion {
     /// One that isn't answered yet.
     pub const fn new(sought: Sought, source: Address, family: u8) -> Self {
         let way = Way { macs: [0; 3], ifindex: 0, mtu: 0 };
-        Self { sought, source, family: family as u32, reason: 0, way, reserved: 0 }
+        Self { sought, source, family: family as u32, reason: 0, way, is_told: 0 }
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::network::Address;
+use lb_common::{layout::ClientRoutes, network::Address};
 
 use super::Agent;
 use crate::{
@@ -111,6 +111,21 @@ fn not_forwarding(
     told.collect()
 }
 
+/// The routes of families that packets from all interfaces are forwarded by. For others the kernel is
+/// asked: it says why not.
+fn only_forwarded(
+    routes: ClientRoutes,
+    interfaces: &[String],
+    forwards: impl Fn(&str, &str) -> Option<bool>,
+) -> ClientRoutes {
+    let by_all = |family| interfaces.iter().all(|name| forwards(family, name) != Some(false));
+    let vacant = ClientRoutes::VACANT;
+    ClientRoutes {
+        v4: if by_all("ipv4") { routes.v4 } else { vacant.v4 },
+        v6: if by_all("ipv6") { routes.v6 } else { vacant.v6 },
+    }
+}
+
 /// What the kernel says; `None` where there is no such interface.
 fn forwards(family: &str, interface: &str) -> Option<bool> {
     let path = format!("/proc/sys/net/{family}/conf/{interface}/forwarding");
@@ -154,6 +169,26 @@ impl Agent {
         }
     }
 
+    /// Tells the program the routes toward clients, as far as the kernel forwards packets, and has
+    /// them hold on. The kernel tells nobody when it stops forwarding: so about every second.
+    pub(super) fn tell_client_routes(&mut self) {
+        // They aren't kept current if nobody can change them any more.
+        let is_followed = self.client_routes.has_changed().is_ok();
+        let found = *self.client_routes.borrow_and_update();
+        let routes = if is_followed {
+            only_forwarded(found, &self.config.interfaces, forwards)
+        } else {
+            ClientRoutes::VACANT
+        };
+        let mut told = self.plane.tell_client_routes(&routes);
+        if routes != ClientRoutes::VACANT {
+            told = told.and_then(|()| self.plane.hold_client_routes());
+        }
+        if let Err(error) = told {
+            tracing::error!("the kernel is asked for the way to every client: {error}");
+        }
+    }
+
     /// Has the next hops of all backends asked for, and those toward clients.
     pub(super) fn want_next_hops(&self) {
         self.next_hops.want(self.addresses().chain(self.clients.hops()).collect());
@@ -183,6 +218,21 @@ mod tests {
         assert_eq!(clients.hops().count(), MOST);
         clients.note((0..MOST as u32 - 1).map(address).collect(), now + KEPT);
         assert!(clients.hops().any(|hop| hop == IpAddr::from(9000u32.to_be_bytes())));
+    }
+
+    #[test]
+    fn routes_are_told_of_what_every_interface_forwards() {
+        let mut routes = ClientRoutes::VACANT;
+        (routes.v4[0].is_known, routes.v6[0].is_known) = (1, 1);
+        let interfaces = ["eth0".to_owned(), "eth1".to_owned()];
+        let known = |forwards: fn(&str, &str) -> Option<bool>| {
+            let told = only_forwarded(routes, &interfaces, forwards);
+            (told.v4[0].is_known, told.v6[0].is_known)
+        };
+        assert_eq!(known(|_, _| Some(true)), (1, 1));
+        assert_eq!(known(|_, _| None), (1, 1));
+        assert_eq!(known(|family, name| Some((family, name) != ("ipv4", "eth1"))), (0, 1));
+        assert_eq!(known(|family, _| Some(family == "ipv4")), (1, 0));
     }
 
     #[test]

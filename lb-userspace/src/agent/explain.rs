@@ -106,12 +106,13 @@ impl Agent {
         ));
         let to = query.to.ip();
         let detail = match (watched.way(), outcome.reason) {
-            (Some(way), _) => {
+            (Some((way, is_told)), _) => {
                 let [a, b, ..] = way.macs;
                 let (a, b) = (a.to_ne_bytes(), b.to_ne_bytes());
                 let mac = crate::model::MacAddress([a[0], a[1], a[2], a[3], b[0], b[1]]);
                 let (out, mtu) = (self.interface_name(way.ifindex), way.mtu);
-                format!("to {to} by {out}, next hop {mac}, MTU {mtu}, as the kernel's tables say")
+                let of = if is_told { "routes say, which the agent told" } else { "tables say" };
+                format!("to {to} by {out}, next hop {mac}, MTU {mtu}, as the kernel's {of}")
             }
             (None, Some(reason)) => format!("to {to}: none: {}", reason.name()),
             (None, None) => format!("to {to}: not asked for"),

@@ -29,6 +29,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use lb_common::layout::ClientRoutes;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
@@ -181,6 +182,8 @@ struct Agent {
     /// Those toward clients.
     clients: Clients,
     ways: watch::Receiver<BTreeMap<std::net::IpAddr, Resolution>>,
+    /// What the kernel's routes toward clients come to.
+    client_routes: watch::Receiver<ClientRoutes>,
     interfaces: watch::Receiver<Interfaces>,
     /// The interfaces as they were when they were last attached to.
     known_interfaces: Interfaces,
@@ -263,6 +266,7 @@ impl Agent {
                     self.look_after_probes();
                     self.reconcile();
                 }
+                Ok(()) = self.client_routes.changed() => self.tell_client_routes(),
                 addresses = self.clients.next() => self.clients_wanted(addresses),
                 () = inputs.config.changed() => self.reload(),
             }
@@ -280,6 +284,7 @@ impl Agent {
         self.look_after_links();
         self.mend_probes();
         self.look_after_clients();
+        self.tell_client_routes();
         self.tend_flows();
         self.tend_fullnat();
         for notice in self.plane.take_notices() {
@@ -332,6 +337,8 @@ impl Agent {
     /// Takes the data plane out of the kernel, or leaves it forwarding.
     fn finish(mut self, keep: bool) -> anyhow::Result<()> {
         if keep {
+            // Nobody keeps them current any more.
+            self.plane.hold_client_routes_until(0)?;
             tracing::info!("forwarding goes on without the agent (--keep)");
             return Ok(());
         }

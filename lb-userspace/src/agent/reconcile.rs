@@ -30,6 +30,7 @@ impl Agent {
         self.forget_undrained();
         self.next_hops.serve_on(self.config.interfaces.iter().cloned().collect());
         self.want_next_hops();
+        self.next_hops.tell_client_routes(answers_through(&self.effective.services));
         self.direct_probes();
         let alive = self.alive();
         let mut checks = Vec::new();

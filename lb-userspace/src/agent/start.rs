@@ -243,6 +243,7 @@ pub(super) async fn prepare(
         down: BTreeSet::new(),
         probes: Probes::default(),
         ways: next_hops.resolutions(),
+        client_routes: next_hops.client_routes(),
         interfaces: next_hops.interfaces(),
         known_interfaces: Default::default(),
         next_hops,

@@ -25,7 +25,7 @@ pub(super) struct Watched<'p> {
     slot: Cell<Option<(u32, Slot)>>,
     record: Cell<Option<FlowRecord>>,
     answer: Cell<Option<AnswerEntry>>,
-    way: Cell<Option<Way>>,
+    way: Cell<Option<(Way, bool)>>,
     handed: Cell<Option<Handed>>,
     translated: Cell<Option<Progress>>,
 }
@@ -53,8 +53,8 @@ impl<'p> Watched<'p> {
         self.answer.get()
     }
 
-    /// How an answer leaves.
-    pub(super) fn way(&self) -> Option<Way> {
+    /// How an answer leaves, and whether by the routes that the program is told.
+    pub(super) fn way(&self) -> Option<(Way, bool)> {
         self.way.get()
     }
 
@@ -126,12 +126,12 @@ impl Tables for Watched<'_> {
 impl Ways for Watched<'_> {
     fn way(&self, request: Request<'_>) -> Result<Way, DropReason> {
         let Request { sought, source, family } = request;
-        let found = self.plane.way(*sought, *source, family).unwrap_or_else(|error| {
+        let found = self.plane.way(sought, *source, family).unwrap_or_else(|error| {
             tracing::warn!("no way to a client can be told: {error}");
             Err(DropReason::NoRoute)
         });
         self.way.set(found.ok());
-        found
+        found.map(|(way, _)| way)
     }
 }
 

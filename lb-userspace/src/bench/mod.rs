@@ -66,7 +66,7 @@ pub fn run(args: &BenchArgs, json: bool) -> anyhow::Result<u8> {
 fn report(effort: Effort, progress: impl Fn(usize, usize)) -> anyhow::Result<Report> {
     let memory = memory()?;
     let ring_build = ring_build();
-    let ifindex = network::enter()?;
+    let (ifindex, client_routes) = network::enter()?;
     let direct = class::direct();
     let others = [(scene::answered(), class::answered()), (scene::by_flow(), class::by_flow())];
     let cases = direct.len() + others.iter().map(|(_, cases)| cases.len()).sum::<usize>();
@@ -76,7 +76,11 @@ fn report(effort: Effort, progress: impl Fn(usize, usize)) -> anyhow::Result<Rep
     let mut measured = measure::all(&mut bench, &direct, effort, |done| progress(done, cases))?;
     let mut done_before = direct.len();
     for (desired, its_cases) in others {
-        bench.replace(filled(&desired)?.0);
+        let (mut plane, _) = filled(&desired)?;
+        // As the agent would find them, and for as long as it measures.
+        plane.tell_client_routes(&client_routes)?;
+        plane.hold_client_routes_until(u64::MAX)?;
+        bench.replace(plane);
         measured.extend(measure::all(&mut bench, &its_cases, effort, |done| {
             progress(done_before + done, cases)
         })?);

@@ -62,12 +62,18 @@ fn driven_packets_are_valid_before_and_after_the_balancer() {
     if !may_run("driven_packets_are_valid_before_and_after_the_balancer") {
         return;
     }
-    let ifindex = network::enter().unwrap();
+    let (ifindex, client_routes) = network::enter().unwrap();
     let (plane, actual) = filled(&scene::direct()).unwrap();
     let mut bench = Bench::open(plane, &actual, ifindex).unwrap();
     let classic = [UnderTest::Balancer, UnderTest::Classic];
     drive(&mut bench, &class::direct(), &classic);
     bench.replace(filled(&scene::answered()).unwrap().0);
+    drive(&mut bench, &class::answered(), &[UnderTest::Balancer]);
+    // The same by the routes that are told.
+    let mut plane = filled(&scene::answered()).unwrap().0;
+    plane.tell_client_routes(&client_routes).unwrap();
+    plane.hold_client_routes_until(u64::MAX).unwrap();
+    bench.replace(plane);
     drive(&mut bench, &class::answered(), &[UnderTest::Balancer]);
 }
 

@@ -17,9 +17,10 @@ use aya::{
 };
 use lb_common::{
     layout::{
-        AnswerEntry, AnswerKey, BackendCounters, BackendEntry, Directory, FlowCounters, FlowKey,
-        FlowWords, FullnatCounters, GLIMPSES, Glimpse, POOLS, Plain, SERVICE_POSITIONS,
-        ServiceEntry, Slot, TraceRecord, TranslatedWords, VIP_POSITIONS, VipEntry, WayEntry, WayQuestion,
+        AnswerEntry, AnswerKey, BackendCounters, BackendEntry, ClientRouteTable, Directory,
+        FlowCounters, FlowKey, FlowWords, FullnatCounters, GLIMPSES, Glimpse, POOLS, Plain,
+        SERVICE_POSITIONS, ServiceEntry, Slot, TraceRecord, TranslatedWords, VIP_POSITIONS,
+        VipEntry, WayEntry, WayQuestion,
     },
     network::Address,
     verdict::{MayBe, OUTCOMES},
@@ -97,6 +98,7 @@ pub(super) struct Maps {
     pub(super) outcomes: PerCpuArray<MapData, u64>,
     answers: HashMap<MapData, Value<AnswerKey>, Value<AnswerEntry>>,
     pub(super) programs: ProgramArray<MapData>,
+    pub(super) client_routes: MappedArray<ClientRouteTable>,
     /// The program's alone.
     _ways: MapData,
     /// Next hops toward clients that the kernel doesn't know, until somebody listens.
@@ -219,6 +221,7 @@ impl Maps {
             outcomes: typed(object, "outcomes", &mut bytes)?,
             answers: typed(object, "answers", &mut bytes)?,
             programs: typed(object, "programs", &mut bytes)?,
+            client_routes: mapped(object, "client_routes", 1, &mut bytes)?,
             _ways: take_data(object, "ways", &mut bytes)?,
             unresolved: Some(typed(object, "unresolved", &mut bytes)?),
             ports: kind("ports", Map::DevMap(ports).try_into())?,
@@ -282,6 +285,7 @@ impl Maps {
             new.set_answer(key, entry)?;
         }
         new.directory.copy_from(&self.directory)?;
+        new.client_routes.copy_from(&self.client_routes)?;
         for port in 0..self.ports.len() {
             if let Some(ifindex) = self.port(port)? {
                 new.set_port(port, ifindex)?;

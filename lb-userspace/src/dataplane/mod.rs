@@ -7,6 +7,7 @@
 mod apply;
 mod attach;
 mod bench;
+mod client_routes;
 mod counters;
 mod decap;
 mod error;
@@ -134,6 +135,8 @@ pub(crate) struct DataPlane {
     recent_backends: BTreeSet<BackendId>,
     /// So with the directory's other half.
     recent_directory: bool,
+    /// And with the other half of the routes toward clients.
+    recent_client_routes: bool,
     /// What counters of former maps had above what was copied.
     carried: Carried,
     notices: Vec<String>,
@@ -235,6 +238,7 @@ impl DataPlane {
             links: Links::default(),
             recent_backends: BTreeSet::new(),
             recent_directory: false,
+            recent_client_routes: false,
             carried: Carried::default(),
             notices: Vec::new(),
         }
@@ -306,6 +310,7 @@ impl DataPlane {
         self.flow_room = flows;
         self.recent_backends.clear();
         self.recent_directory = false;
+        self.recent_client_routes = false;
         if let Err(error) = self.carry_over(&mut old_maps, old_capacity, &copied) {
             self.notices.push(format!("some packets of the last moments are not counted: {error}"));
         }
@@ -353,6 +358,7 @@ impl DataPlane {
         self.maps.grace()?;
         self.recent_backends.clear();
         self.recent_directory = false;
+        self.recent_client_routes = false;
         Ok(())
     }
 
@@ -484,6 +490,8 @@ fn load(
     };
     // The same input shall give the same output.
     let cpus = if options.made_up_ways { 0 } else { fullnat::cpus()? };
+    let routes_hold = client_routes::hold_ticks()?;
+    loader.override_global("ROUTES_HOLD", &routes_hold, true);
     loader.override_global("CPUS", &cpus, true);
     loader.override_global("OPENING_BUDGET", &budget.opening, true);
     loader.override_global("OTHERS_BUDGET", &budget.others, true);
@@ -491,7 +499,11 @@ fn load(
     let object = loader.load(&options.object).map_err(Error::load)?;
 
     let mut program = Program::load(object, PROGRAM)?;
-    for name in MayBe::ALL.map(|(_, name)| name).into_iter().chain([run::WAY_PROGRAM]) {
+    for name in MayBe::ALL
+        .map(|(_, name)| name)
+        .into_iter()
+        .chain([run::WAY_PROGRAM, client_routes::HOLD_PROGRAM])
+    {
         load_program(&mut program.object, name)?;
     }
     let mut maps = Maps::take(&mut program.object, capacity)?;

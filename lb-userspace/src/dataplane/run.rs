@@ -12,7 +12,7 @@ use super::{DataPlane, Error, error::os_error, maps::Value};
 /// The program that says which way packets to a client go.
 pub(super) const WAY_PROGRAM: &str = "xlb_way";
 /// The shortest frame that the kernel hands to an XDP program: an Ethernet header.
-const MIN_FRAME: usize = 14;
+pub(super) const MIN_FRAME: usize = 14;
 /// The longest frame: what an IP packet of the greatest length needs, in several pieces of memory.
 const MAX_FRAME: usize = (1 << 16) + 64;
 /// Room for what the program puts in front.
@@ -81,7 +81,8 @@ impl DataPlane {
         Ok(Some(TestRun { action: action(result.return_value), frame: out, trace }))
     }
 
-    /// The way of packets to a client, as the program finds it now. Nothing is counted; a next hop
+    /// The way of packets to a client, as the program finds it now, and whether by the routes that it
+    /// was told. Nothing is counted; a next hop
     /// that the kernel doesn't know is asked for, as for a packet.
     ///
     /// # Errors
@@ -91,7 +92,7 @@ impl DataPlane {
         sought: Sought,
         source: Address,
         family: u8,
-    ) -> Result<Result<Way, DropReason>, Error> {
+    ) -> Result<Result<(Way, bool), DropReason>, Error> {
         let failed = |what: &str| {
             let doing = format!("{what} the map way_question");
             move |error| Error::library(doing, error)
@@ -107,7 +108,7 @@ impl DataPlane {
             .map_err(|error| Error::library("ask for the way to a client", error))?;
         let Value(answer) = map.get(&0, 0).map_err(failed("read"))?;
         Ok(match answer.reason {
-            0 => Ok(answer.way),
+            0 => Ok((answer.way, answer.is_told != 0)),
             number => Err(DropReason::try_from(number).unwrap_or(DropReason::NoRoute)),
         })
     }

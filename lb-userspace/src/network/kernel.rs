@@ -13,10 +13,12 @@ use netlink_packet_route::{
     },
     route::{RouteAddress, RouteAttribute, RouteMessage},
 };
-use rtnetlink::{Handle, MulticastGroup, sys::AsyncSocket};
+use rtnetlink::{Handle, IpVersion, MulticastGroup, sys::AsyncSocket};
 
 use super::{
+    client_routes::{Listed, MOST_LISTED, Rule},
     interface::{Interface, InterfaceAddress},
+    listing,
     message::{self, Event},
     neighbour::{NeighbourKey, NeighbourUpdate, Reachability},
     resolve::{RouteAnswer, known_without_asking},
@@ -66,6 +68,12 @@ pub(crate) enum NetworkError {
 pub(super) struct InterfaceDump {
     pub(super) links: Vec<Interface>,
     pub(super) addresses: Vec<(u32, InterfaceAddress)>,
+}
+
+/// What the kernel lists of a family.
+pub(super) struct Listing {
+    pub(super) rules: Vec<Rule>,
+    pub(super) routes: Vec<Listed>,
 }
 
 /// What came of a question for a neighbour.
@@ -168,6 +176,27 @@ impl Kernel {
             Ok(Err(error)) => message::route_error(&into_io(error)),
             Err(_) => RouteAnswer::Failed(format!("no answer within {PATIENCE:?}")),
         }
+    }
+
+    /// The routing rules of a family, and its routes in all tables, but not many more than
+    /// [`MOST_LISTED`].
+    ///
+    /// By a socket of its own: it is closed in the midst of a table that has no end.
+    pub(super) async fn list(family: AddressFamily) -> Result<Listing, NetworkError> {
+        let version = if family == AddressFamily::Inet { IpVersion::V4 } else { IpVersion::V6 };
+        let open = |source| NetworkError::Open { purpose: "the list of routes", source };
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(open)?;
+        let connection = tokio::spawn(connection);
+        let rules = dump("rules", handle.rule().get(version).execute()).await;
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        let routes = handle.route().get(request).execute().take(MOST_LISTED + 1);
+        let routes = dump("routes", routes).await;
+        connection.abort();
+        Ok(Listing {
+            rules: rules?.iter().map(listing::rule).collect(),
+            routes: routes?.iter().filter_map(listing::listed).collect(),
+        })
     }
 
     /// Makes the kernel ask for each neighbour, as if it had a packet for it (`NTF_USE`).

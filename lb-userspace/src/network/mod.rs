@@ -7,8 +7,10 @@
 //! The kernel decides: its route look-up, its neighbour table, its ARP and neighbour discovery,
 //! which [`NextHops`] makes it do, as packets of an XDP program would never cause it.
 
+mod client_routes;
 pub(crate) mod interface;
 mod kernel;
+mod listing;
 mod message;
 mod namespace;
 mod neighbour;
@@ -25,6 +27,7 @@ use std::{
     net::IpAddr,
 };
 
+use lb_common::layout::ClientRoutes;
 use tokio::sync::watch;
 
 pub(crate) use interface::{InterfaceAddress, InterfaceChange, Interfaces, LinkKind};
@@ -41,8 +44,10 @@ use watcher::{Inlets, Outlets, Watcher, replace_if_changed};
 pub(crate) struct NextHops {
     wanted: watch::Sender<BTreeSet<IpAddr>>,
     ours: watch::Sender<BTreeSet<String>>,
+    telling: watch::Sender<bool>,
     resolutions: watch::Receiver<BTreeMap<IpAddr, Resolution>>,
     interfaces: watch::Receiver<Interfaces>,
+    client_routes: watch::Receiver<ClientRoutes>,
     trouble: watch::Receiver<Option<String>>,
 }
 
@@ -62,17 +67,21 @@ impl NextHops {
         let kernel = Kernel::open(tuning.event_buffer_bytes)?;
         let (wanted, wanted_by_task) = watch::channel(BTreeSet::new());
         let (ours, ours_of_task) = watch::channel(BTreeSet::new());
+        let (telling, telling_of_task) = watch::channel(false);
         let (resolutions_out, resolutions) = watch::channel(BTreeMap::new());
         let (interfaces_out, interfaces) = watch::channel(Interfaces::default());
+        let (client_routes_out, client_routes) = watch::channel(ClientRoutes::VACANT);
         let (trouble_out, trouble) = watch::channel(None);
         let outlets = Outlets {
             resolutions: resolutions_out,
             interfaces: interfaces_out,
+            client_routes: client_routes_out,
             trouble: trouble_out,
         };
-        let inlets = Inlets { wanted: wanted_by_task, ours: ours_of_task };
+        let inlets =
+            Inlets { wanted: wanted_by_task, ours: ours_of_task, telling: telling_of_task };
         tokio::spawn(Watcher::new(kernel, tuning, inlets, outlets).run());
-        Ok(Self { wanted, ours, resolutions, interfaces, trouble })
+        Ok(Self { wanted, ours, telling, resolutions, interfaces, client_routes, trouble })
     }
 
     /// Sets the destinations that are wanted; those that were and aren't any more are forgotten.
@@ -83,6 +92,17 @@ impl NextHops {
     /// Sets the interfaces that packets for VIPs come in by.
     pub(crate) fn serve_on(&self, interfaces: BTreeSet<String>) {
         replace_if_changed(&self.ours, interfaces);
+    }
+
+    /// Whether the few routes toward clients are wanted.
+    pub(crate) fn tell_client_routes(&self, wanted: bool) {
+        replace_if_changed(&self.telling, wanted);
+    }
+
+    /// The few routes toward clients: what they tell is what the kernel would. Vacant unless they
+    /// are wanted, and where they aren't kept current.
+    pub(crate) fn client_routes(&self) -> watch::Receiver<ClientRoutes> {
+        self.client_routes.clone()
     }
 
     /// The answers. A destination that was just wanted is missing until the kernel was asked.

@@ -10,12 +10,15 @@ use std::{
     time::Duration,
 };
 
+use lb_common::layout::ClientRoutes;
+use netlink_packet_route::AddressFamily;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
 };
 
 use super::{
+    client_routes::{Told, are_default, choose, records},
     interface::Interfaces,
     kernel::{Kernel, NetworkError, Probed},
     message::Event,
@@ -35,12 +38,14 @@ const BURST: usize = 1024;
 pub(super) struct Inlets {
     pub(super) wanted: watch::Receiver<BTreeSet<IpAddr>>,
     pub(super) ours: watch::Receiver<BTreeSet<String>>,
+    pub(super) telling: watch::Receiver<bool>,
 }
 
 /// Where the task's results go.
 pub(super) struct Outlets {
     pub(super) resolutions: watch::Sender<BTreeMap<IpAddr, Resolution>>,
     pub(super) interfaces: watch::Sender<Interfaces>,
+    pub(super) client_routes: watch::Sender<ClientRoutes>,
     pub(super) trouble: watch::Sender<Option<String>>,
 }
 
@@ -83,10 +88,13 @@ pub(super) struct Watcher {
     tuning: Tuning,
     wanted: watch::Receiver<BTreeSet<IpAddr>>,
     ours: watch::Receiver<BTreeSet<String>>,
+    telling: watch::Receiver<bool>,
     outlets: Outlets,
     interfaces: Interfaces,
     neighbours: Neighbours,
     destinations: BTreeMap<IpAddr, Destination>,
+    /// Toward clients, of IPv4 and IPv6.
+    told: [Vec<Told>; 2],
     prober: Prober,
     refused: BTreeMap<NeighbourKey, i32>,
     work: Option<(Work, Instant)>,
@@ -99,7 +107,7 @@ impl Watcher {
     pub(super) fn new(
         kernel: Kernel,
         tuning: Tuning,
-        Inlets { wanted, ours }: Inlets,
+        Inlets { wanted, ours, telling }: Inlets,
         outlets: Outlets,
     ) -> Self {
         let now = Instant::now();
@@ -108,10 +116,12 @@ impl Watcher {
             tuning,
             wanted,
             ours,
+            telling,
             outlets,
             interfaces: Interfaces::default(),
             neighbours: Neighbours::default(),
             destinations: BTreeMap::new(),
+            told: Default::default(),
             prober: Prober::new(tuning),
             refused: BTreeMap::new(),
             work: Some((Work::Everything, now)),
@@ -124,6 +134,7 @@ impl Watcher {
     /// sockets are opened anew.
     pub(super) async fn run(mut self) {
         while let Err(error) = self.watch().await {
+            self.outlets.client_routes.send_replace(ClientRoutes::VACANT);
             self.outlets.trouble.send_replace(Some(error.to_string()));
             loop {
                 tokio::select! {
@@ -157,6 +168,7 @@ impl Watcher {
                     self.want().await;
                 }
                 Ok(()) = self.ours.changed() => self.add_work(Work::Compute, Instant::now()),
+                Ok(()) = self.telling.changed() => self.add_work(Work::Routes, Instant::now()),
                 event = self.kernel.event() => {
                     self.absorb(event?);
                     for _ in 0..BURST {
@@ -237,6 +249,7 @@ impl Watcher {
             if work >= Work::Routes {
                 let all: Vec<_> = self.destinations.keys().copied().collect();
                 self.ask(&all).await;
+                self.list_routes().await;
             }
             self.compute();
             if work >= Work::Routes {
@@ -269,6 +282,22 @@ impl Watcher {
         Ok(())
     }
 
+    /// Reads which routes toward clients there are to tell. None, where they can't be read.
+    async fn list_routes(&mut self) {
+        self.told = Default::default();
+        if !*self.telling.borrow_and_update() {
+            return;
+        }
+        let families = [AddressFamily::Inet, AddressFamily::Inet6];
+        for (told, family) in self.told.iter_mut().zip(families) {
+            match Kernel::list(family).await {
+                Ok(listing) if are_default(&listing.rules) => *told = choose(&listing.routes),
+                Ok(_) => {}
+                Err(error) => tracing::debug!("no routes toward clients are told: {error}"),
+            }
+        }
+    }
+
     /// Asks for the routes to `destinations` and keeps the answers.
     async fn ask(&mut self, destinations: &[IpAddr]) {
         let mut failed = false;
@@ -286,18 +315,24 @@ impl Watcher {
     fn compute(&mut self) {
         let ours = self.ours.borrow_and_update().clone();
         let mut watched = BTreeMap::new();
-        let mut resolutions = BTreeMap::new();
-        for (destination, Destination { answer, last_ifindex }) in &self.destinations {
-            let asked = Asked { destination: *destination, answer, last_ifindex: *last_ifindex };
-            if let Some(key) = neighbour_key(&asked, &self.interfaces) {
+        let mut answer = |asked: &Asked<'_>| {
+            if let Some(key) = neighbour_key(asked, &self.interfaces) {
                 watched.insert(key, self.neighbours.get(&key));
             }
             let refused = |key: &NeighbourKey| self.refused.get(key).copied();
-            let resolution = resolve(&asked, &self.interfaces, &ours, &self.neighbours, refused);
-            resolutions.insert(*destination, resolution);
+            resolve(asked, &self.interfaces, &ours, &self.neighbours, refused)
+        };
+        let mut resolutions = BTreeMap::new();
+        for (destination, found) in &self.destinations {
+            let Destination { answer: route, last_ifindex } = found;
+            let last_ifindex = *last_ifindex;
+            let asked = Asked { destination: *destination, answer: route, last_ifindex };
+            resolutions.insert(*destination, answer(&asked));
         }
+        let client_routes = records(&self.told, answer);
         self.refused.retain(|key, _| watched.contains_key(key));
         self.prober.observe(Instant::now(), &watched);
+        replace_if_changed(&self.outlets.client_routes, client_routes);
         replace_if_changed(&self.outlets.resolutions, resolutions);
         replace_if_changed(&self.outlets.interfaces, self.interfaces.clone());
     }

@@ -1,6 +1,7 @@
 //! [`NextHops`] against the real kernel, in network namespaces.
 
 pub(crate) mod namespace;
+mod told;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
