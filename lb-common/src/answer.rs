@@ -1,20 +1,18 @@
 //! What comes of a packet that no service takes, where backends answer through the balancer
-//! (`nat`): a backend's answer, an ICMP error about one, or neither.
+//! (`nat`): a backend's answer, or none.
 //!
 //! Nothing is remembered of flows: an answer's source says whose it is, by a table in which no two
-//! services have the same, and an error's quoted packet says which flow it is about.
+//! services have the same.
 
 use core::ops::Deref;
 
 use crate::{
-    flow::{self, Flow, destination_port, source_port},
+    flow::{self, source_port},
     id::{BackendId, ServiceId},
-    layout::{ANSWERS_OF_ANY_PORT, AnswerEntry, AnswerKey, FlowKey, Kind, Sought, VipEntry, Way},
-    link::{Link, MACS_LEN},
-    moving,
+    layout::{ANSWERS_OF_ANY_PORT, AnswerEntry, AnswerKey, Sought, Way},
+    link::Link,
     network::{Address, Network, TCP, Transport, UDP, words},
     packet::{Buffer, Packet},
-    quoted::IcmpError,
     select,
     tables::Tables,
     translate::{self, Becomes, End},
@@ -59,27 +57,6 @@ impl<N: Network> Frame<N> {
     }
 }
 
-/// What becomes of an ICMP error.
-#[inline(always)]
-pub fn error<N: Network, B: Buffer>(
-    mut packet: Packet<B>,
-    tables: &impl Tables,
-    ways: &impl Ways,
-) -> Packed {
-    let Some(frame) = Frame::<N>::read(&packet) else { return Packed::PASS };
-    if frame.transport.protocol != N::CONTROL {
-        return Packed::PASS;
-    }
-    let at = frame.link.tags.link_len() + frame.transport.offset;
-    let len = frame.header.total_len().saturating_sub(frame.transport.offset);
-    let Some(error) = IcmpError::read(&mut packet, at, len) else { return Packed::PASS };
-    let Some(directory) = tables.directory() else { return Packed::PASS };
-    match select::vip(&frame.header, select::InForce::of(directory), tables) {
-        Some(vip) => error_about_answer(packet, &frame, &error, vip, tables),
-        None => error_about_forwarded(packet, &frame, &error, tables, ways),
-    }
-}
-
 /// A backend's answer becomes the VIP's.
 #[inline(always)]
 pub fn from_backend<N: Network, B: Buffer>(
@@ -121,132 +98,9 @@ pub fn from_backend<N: Network, B: Buffer>(
     }
 }
 
-/// An ICMP error that a packet met behind the balancer is told to the client, about the packet that
-/// the client sent.
-#[inline(always)]
-fn error_about_forwarded<N: Network, B: Buffer>(
-    mut packet: Packet<B>,
-    frame: &Frame<N>,
-    error: &IcmpError<N>,
-    tables: &impl Tables,
-    ways: &impl Ways,
-) -> Packed {
-    let Frame { header, .. } = frame;
-    let backend = error.quoted.destination_address();
-    let port = destination_port(error.ports);
-    // Whom it is told must be who sent the packet.
-    if !same(&error.quoted.source_address(), &header.destination_address()) {
-        return Packed::PASS;
-    }
-    let Some(entry) = entry(&backend, port, error.protocol, tables) else {
-        return Packed::PASS;
-    };
-    let who = (ServiceId(entry.service), BackendId(entry.backend));
-    let refused = |reason| Packed::refused(reason, who.0, who.1);
-    if let Err(reason) = check(&packet, frame) {
-        return refused(reason);
-    }
-    // Other hosts on the way keep their addresses.
-    let source = header.source_address();
-    let is_backend = same(&source, &backend);
-    let leaves_as = if is_backend { entry.vip } else { source };
-    let way = match way_of(frame, &entry, &leaves_as, packet.ingress_ifindex(), ways) {
-        Ok(way) => way,
-        Err(reason) => return refused(reason),
-    };
-    if header.total_len() > way.mtu as usize {
-        return too_long(header, who);
-    }
-    let to = becomes(&entry);
-    let outside = if is_backend { to.difference } else { 0 };
-    let network = frame.link.tags.link_len();
-    let written = put_macs(&mut packet, &way)
-        .and_then(|()| match is_backend {
-            true => translate::address::<N, B>(&mut packet, network, End::Source, to),
-            false => Ok(0),
-        })
-        .and_then(|_| error.translate(&mut packet, End::Destination, port, to, outside));
-    match written {
-        Ok(()) => answered(&packet, who, &way),
-        Err(reason) => refused(reason),
-    }
-}
-
-/// An ICMP error that an answer met goes to the backend that sent it, about the packet that the
-/// backend sent.
-#[inline(always)]
-fn error_about_answer<N: Network, B: Buffer>(
-    mut packet: Packet<B>,
-    frame: &Frame<N>,
-    error: &IcmpError<N>,
-    vip: &VipEntry,
-    tables: &impl Tables,
-) -> Packed {
-    let Frame { link, header, .. } = frame;
-    if !same(&error.quoted.source_address(), &header.destination_address()) {
-        return Packed::PASS;
-    }
-    let protocol = error.protocol;
-    // As the client's own packets have them.
-    let ports = error.ports.rotate_left(16);
-    let Some(directory) = tables.directory() else { return Packed::PASS };
-    let in_force = select::InForce::of(directory);
-    let Some(service) = select::service(vip, protocol, ports, in_force, tables) else {
-        return Packed::PASS;
-    };
-    if service.answers == 0 {
-        return Packed::PASS;
-    }
-    let id = ServiceId(service.id);
-    let client = error.quoted.reversed();
-    let flow = Flow { protocol, ports, flags: 0 };
-    let hash = select::hash(&client, &flow, service, tables);
-    let slot = match select::slot(hash, service, tables) {
-        Ok(slot) => slot,
-        Err(reason) => return Packed::refused(reason, id, BackendId::NONE),
-    };
-    let backend = if slot.is_moving() {
-        let key = FlowKey { source: client.source_address(), ports, service: service.id };
-        moving::lives_with(slot, &key, tables)
-    } else {
-        slot.current()
-    };
-    let Some(backend) = backend.known() else {
-        return Packed::refused(DropReason::NoBackend, id, BackendId::NONE);
-    };
-    let record = match select::record(backend, tables) {
-        Ok(record) => record,
-        Err(reason) => return Packed::refused(reason, id, backend),
-    };
-    // Backends of other modes have the VIP: their errors are for the host, as ever.
-    if !Kind::try_from(record.kind).is_ok_and(|kind| kind as u8 == translate::nat_of::<N>() as u8) {
-        return Packed::PASS;
-    }
-    let refused = |reason| Packed::refused(reason, id, backend);
-    if let Err(reason) = check(&packet, frame) {
-        return refused(reason);
-    }
-    if header.total_len() > usize::from(record.mtu) {
-        return refused(DropReason::TooBig);
-    }
-    let verdict = verdict(packet.ingress_ifindex(), record.egress_ifindex);
-    let network = link.tags.link_len();
-    let bytes = (network + header.total_len()) as u32;
-    let to = translate::destination(record);
-    let port = source_port(error.ports);
-    let written = packet
-        .write::<[u8; MACS_LEN]>(0, record.macs)
-        .and_then(|()| translate::address::<N, B>(&mut packet, network, End::Destination, to))
-        .and_then(|_| error.translate(&mut packet, End::Source, port, to, to.difference));
-    match written {
-        Ok(()) => Packed::forwarded(verdict, (id, backend), record.egress_port, bytes, false),
-        Err(reason) => refused(reason),
-    }
-}
-
 /// What becomes of answers from an address and port.
 #[inline(always)]
-fn entry(
+pub(crate) fn entry(
     address: &Address,
     port: u16,
     protocol: u8,
@@ -263,13 +117,13 @@ fn entry(
 }
 
 #[inline(always)]
-fn becomes(entry: &AnswerEntry) -> Becomes<'_> {
+pub(crate) fn becomes(entry: &AnswerEntry) -> Becomes<'_> {
     Becomes { address: &entry.vip, difference: entry.difference, port: entry.port }
 }
 
 /// The way to the client.
 #[inline(always)]
-fn way_of<N: Network>(
+pub(crate) fn way_of<N: Network>(
     frame: &Frame<N>,
     entry: &AnswerEntry,
     source: &Address,
@@ -284,7 +138,7 @@ fn way_of<N: Network>(
 /// What becomes of a packet that is longer than its way takes. Where it may not be fragmented, the
 /// kernel tells who sent it so, in its own terms: it gets the packet as it came.
 #[inline(always)]
-fn too_long<N: Network>(header: &N, who: (ServiceId, BackendId)) -> Packed {
+pub(crate) fn too_long<N: Network>(header: &N, who: (ServiceId, BackendId)) -> Packed {
     if header.is_kept_whole() {
         return Packed::PASS;
     }

@@ -6,7 +6,7 @@ use crate::{
     candidates,
     flow::{self, Flow},
     id::{BackendId, ServiceId},
-    layout::{FULLNAT, Handed},
+    layout::{FULLNAT, Handed, Kind},
     link::{Link, NetworkProtocol},
     network::Network,
     packet::{Buffer, Packet},
@@ -42,7 +42,7 @@ fn journey<N: Network, B: Buffer>(packet: Packet<B>, link: Link, tables: &impl T
     let transport = match header.transport(&packet, offset) {
         Ok(transport) if select::serves(vip, transport.protocol) => transport,
         // An ICMP error may be about an answer.
-        Ok(transport) if transport.protocol == N::CONTROL => return not_ours(&header, in_force),
+        Ok(transport) if transport.protocol == N::CONTROL => return control::<N>(in_force),
         Ok(_) => return to_vip::<N>(in_force),
         Err(reason) => return unknown(reason),
     };
@@ -105,7 +105,19 @@ fn journey<N: Network, B: Buffer>(packet: Packet<B>, link: Link, tables: &impl T
     });
     match done {
         Ok(Done::Written) => forwarded,
-        Ok(Done::HandedOver) => Packed::refused_unless(MayBe::fullnat::<N>(), id, backend),
+        Ok(Done::HandedOver) => {
+            Packed::refused_unless(MayBe::fullnat::<N>(), DropReason::Inconsistent, id, backend)
+        }
+        Err(DropReason::TooBig) if header.is_kept_whole() => {
+            let outer_len = Kind::try_from(record.kind).map_or(0, Kind::outer_len);
+            tables.hand_over(Handed {
+                service: service.id,
+                backend: backend.0,
+                idle_seconds: 0,
+                mtu: u32::from(record.mtu).saturating_sub(outer_len as u32),
+            });
+            Packed::refused_unless(MayBe::too_long::<N>(), DropReason::TooBig, id, backend)
+        }
         Err(reason) => Packed::refused(reason, id, backend),
     }
 }
@@ -122,6 +134,16 @@ fn not_ours<N: Network>(header: &N, in_force: select::InForce<'_>) -> Packed {
         MayBe::answer::<N>(is_error)
     } else {
         MayBe::back::<N>(is_error)
+    })
+}
+
+/// The same of an ICMP message to a VIP.
+#[inline(always)]
+fn control<N: Network>(in_force: select::InForce<'_>) -> Packed {
+    Packed::pass_unless(if in_force.answers() & u32::from(FULLNAT) == 0 {
+        MayBe::control::<N>()
+    } else {
+        MayBe::back::<N>(true)
     })
 }
 

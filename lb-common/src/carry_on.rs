@@ -4,8 +4,10 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
     answer::{self, Ways},
+    control,
     fullnat::{self, Translations},
     packet::{Buffer, Packet},
+    too_big,
     verdict::{MayBe, Packed},
 };
 
@@ -21,8 +23,10 @@ pub fn carry_on<B: Buffer>(
     match may_be {
         MayBe::AnswerIpv4 => answer::from_backend::<Ipv4Hdr, B>(packet, tables, ways),
         MayBe::AnswerIpv6 => answer::from_backend::<Ipv6Hdr, B>(packet, tables, ways),
-        MayBe::ErrorIpv4 => answer::error::<Ipv4Hdr, B>(packet, tables, ways),
-        MayBe::ErrorIpv6 => answer::error::<Ipv6Hdr, B>(packet, tables, ways),
+        MayBe::ErrorIpv4 => control::to_client::<Ipv4Hdr, B>(packet, tables, ways),
+        MayBe::ErrorIpv6 => control::to_client::<Ipv6Hdr, B>(packet, tables, ways),
+        MayBe::ControlIpv4 => control::to_vip::<Ipv4Hdr, B>(packet, tables),
+        MayBe::ControlIpv6 => control::to_vip::<Ipv6Hdr, B>(packet, tables),
         MayBe::FullnatIpv4 => fullnat::toward::<Ipv4Hdr, B>(packet, tables),
         MayBe::FullnatIpv6 => fullnat::toward::<Ipv6Hdr, B>(packet, tables),
         MayBe::BackIpv4 => fullnat::back::<Ipv4Hdr, B>(packet, tables, ways),
@@ -30,8 +34,8 @@ pub fn carry_on<B: Buffer>(
         MayBe::FullnatErrorIpv4 => fullnat::error::<Ipv4Hdr, B>(packet, tables, ways),
         MayBe::AboutAnswerIpv4 => fullnat::error_about_answer::<Ipv4Hdr, B>(packet, tables),
         MayBe::AboutAnswerIpv6 => fullnat::error_about_answer::<Ipv6Hdr, B>(packet, tables),
-        MayBe::TooLongIpv4 => fullnat::too_long::<Ipv4Hdr, B>(packet, tables),
-        MayBe::TooLongIpv6 => fullnat::too_long::<Ipv6Hdr, B>(packet, tables),
+        MayBe::TooLongIpv4 => too_big::too_long::<Ipv4Hdr, B>(packet, tables),
+        MayBe::TooLongIpv6 => too_big::too_long::<Ipv6Hdr, B>(packet, tables),
         MayBe::FullnatErrorIpv6 => fullnat::error::<Ipv6Hdr, B>(packet, tables, ways),
     }
 }

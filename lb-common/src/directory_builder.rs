@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use crate::{
     layout::{
         Affinity, FAMILY_V4, FAMILY_V6, Half, PILOTS, PROTOCOL_TCP, PROTOCOL_UDP,
-        SERVICE_POSITIONS, ServiceEntry, VIP_POSITIONS, VipEntry, bucket, service_key,
+        SERVICE_POSITIONS, ServiceEntry, VIP_ECHO, VIP_POSITIONS, VipEntry, bucket, service_key,
     },
     ring::mix,
 };
@@ -59,6 +59,8 @@ pub struct Entry {
     pub idle_seconds: u32,
     /// [`crate::layout::ServiceEntry::answers`].
     pub answers: u8,
+    /// Echo requests to the VIP are answered; so they are where any service of the VIP says so.
+    pub icmp_echo: bool,
 }
 
 /// One half of the tables, ready to copy.
@@ -143,6 +145,7 @@ pub fn build(entries: &[Entry]) -> Result<HalfTables, DirectoryError> {
         }
         let vip = vips.get_mut(&entry.vip).expect("all VIPs were numbered");
         vip.protocols |= protocol_bit(entry.transport);
+        vip.flags |= if entry.icmp_echo { VIP_ECHO } else { 0 };
         let service = ServiceEntry {
             key: service_key(vip.id, entry.transport as u8, entry.port.unwrap_or(0)),
             ring_start: entry.ring_start,
@@ -167,16 +170,16 @@ pub fn build(entries: &[Entry]) -> Result<HalfTables, DirectoryError> {
 
 /// The services of one half, in no order. `None` if it contradicts itself.
 pub fn read(vips: &[VipEntry], services: &[ServiceEntry]) -> Option<Vec<Entry>> {
-    let addresses: BTreeMap<u16, IpAddr> = vips
+    let known: BTreeMap<u16, (IpAddr, bool)> = vips
         .iter()
         .filter(|vip| vip.family != 0)
-        .map(|vip| Some((vip.id, address(vip)?)))
+        .map(|vip| Some((vip.id, (address(vip)?, vip.flags & VIP_ECHO != 0))))
         .collect::<Option<_>>()?;
     let entry = |service: &ServiceEntry| {
-        let vip = *addresses.get(&((service.key >> 32) as u16))?;
+        let (vip, echo) = known.get(&((service.key >> 32) as u16))?;
         let port = service.key as u16;
         Some(Entry {
-            vip,
+            vip: *vip,
             port: (port != 0).then_some(port),
             transport: match (service.key >> 16) as u16 {
                 6 => Transport::Tcp,
@@ -189,6 +192,7 @@ pub fn read(vips: &[VipEntry], services: &[ServiceEntry]) -> Option<Vec<Entry>> 
             affinity: Affinity::try_from(service.affinity).ok()?,
             idle_seconds: service.idle_seconds,
             answers: service.answers,
+            icmp_echo: *echo,
         })
     };
     services.iter().filter(|service| service.key != 0).map(entry).collect()

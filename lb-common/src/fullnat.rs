@@ -8,7 +8,6 @@
 
 mod errors;
 mod search;
-mod too_big;
 
 use core::ops::Deref;
 
@@ -32,7 +31,6 @@ use crate::{
 
 pub use errors::{error, error_about_answer};
 pub use search::{SEARCHED, Search};
-pub use too_big::too_long;
 
 /// Ports that are tried for a flow before one is searched for.
 const TRIES: u32 = 16;
@@ -435,7 +433,7 @@ pub fn back<N: Network, B: Buffer>(
         // The stack has no room for both.
         let (service, backend) = (who.0.0, who.1.0);
         tables.hand_over(Handed { service, backend, idle_seconds: 0, mtu: way.mtu });
-        return Packed::refused_unless(MayBe::too_long::<N>(), who.0, who.1);
+        return Packed::refused_unless(MayBe::too_long::<N>(), DropReason::TooBig, who.0, who.1);
     }
     let headers = translate::headers(*link, transport.offset, transport.protocol);
     let written = answer::put_macs(&mut packet, &way)
@@ -446,15 +444,16 @@ pub fn back<N: Network, B: Buffer>(
     }
 }
 
-/// What is said of a packet that belongs to no flow here: services may be answered by `nat`, too,
-/// but not at a VIP.
+/// What is said of a packet that belongs to no flow here: services may be answered by `nat`, too, but
+/// not at a VIP; ICMP messages are for VIPs, too.
 #[inline(always)]
-fn otherwise<N: Network>(header: &N, is_error: bool, tables: &impl Tables) -> Packed {
+fn otherwise<N: Network>(header: &N, is_control: bool, tables: &impl Tables) -> Packed {
     let Some(directory) = tables.directory() else { return Packed::PASS };
     let in_force = select::InForce::of(directory);
     let others = in_force.answers() & !u32::from(FULLNAT);
-    if others == 0 || !is_error && select::vip(header, in_force, tables).is_some() {
-        return Packed::PASS;
+    match select::vip(header, in_force, tables) {
+        Some(_) if is_control => Packed::pass_unless(MayBe::control::<N>()),
+        None if others != 0 => Packed::pass_unless(MayBe::answer::<N>(is_control)),
+        _ => Packed::PASS,
     }
-    Packed::pass_unless(MayBe::answer::<N>(is_error))
 }

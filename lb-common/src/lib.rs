@@ -10,6 +10,7 @@ pub mod balance;
 pub mod candidates;
 pub mod carry_on;
 pub mod checksum;
+pub mod control;
 pub mod decapsulate;
 #[cfg(any(test, feature = "std"))]
 pub mod directory_builder;
@@ -29,5 +30,6 @@ pub mod rewrite;
 pub mod ring;
 pub mod select;
 pub mod tables;
+pub mod too_big;
 pub mod translate;
 pub mod verdict;

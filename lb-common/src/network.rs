@@ -105,6 +105,10 @@ pub trait Network: Sized + Copy {
     /// Destination, in the form that both families share.
     fn destination_address(&self) -> Address;
 
+    /// The source is a single host that can be told something (RFC 1122 section 3.2.2, RFC 4443
+    /// section 2.4): not the unspecified address, nobody's loopback, no group.
+    fn source_is_host(&self) -> bool;
+
     /// The header of a packet the other way.
     fn reversed(self) -> Self;
 
@@ -181,6 +185,12 @@ impl Network for Ipv4Hdr {
     #[inline(always)]
     fn destination_address(&self) -> Address {
         mapped(self.dst_addr)
+    }
+
+    #[inline(always)]
+    fn source_is_host(&self) -> bool {
+        let first = self.src_addr[0];
+        (first != 0) & (first != 127) & (first < 224)
     }
 
     #[inline(always)]
@@ -279,6 +289,12 @@ impl Network for Ipv6Hdr {
     #[inline(always)]
     fn destination_address(&self) -> Address {
         self.dst_addr
+    }
+
+    #[inline(always)]
+    fn source_is_host(&self) -> bool {
+        // `::` and `::1`; groups begin with `ff`.
+        (self.src_addr[0] != 0xff) & (u128::from_be_bytes(self.src_addr) > 1)
     }
 
     #[inline(always)]

@@ -42,12 +42,15 @@ pub struct Outcome {
     pub is_answer: bool,
     /// Of answers: the interface that they leave by.
     pub egress_ifindex: u32,
+    /// What leaves is a message of the balancer's own, back to who sent the packet; where there is a
+    /// reason, about that. `port` and `bytes` say nothing.
+    pub is_reply: bool,
 }
 
 impl Outcome {
     /// The packet was rewritten toward a backend, or from one toward its client.
     pub const fn is_forwarded(&self) -> bool {
-        matches!(self.verdict, Verdict::Transmit | Verdict::Redirect)
+        matches!(self.verdict, Verdict::Transmit | Verdict::Redirect) && !self.is_reply
     }
 }
 
@@ -60,9 +63,9 @@ pub enum MayBe {
     AnswerIpv4 = 0,
     /// An answer by IPv6.
     AnswerIpv6 = 1,
-    /// An ICMP error.
+    /// An ICMP error about a forwarded packet.
     ErrorIpv4 = 2,
-    /// An ICMPv6 error.
+    /// The same of ICMPv6.
     ErrorIpv6 = 3,
     /// A client's packet by IPv4, under `fullnat`.
     FullnatIpv4 = 4,
@@ -84,11 +87,15 @@ pub enum MayBe {
     AboutAnswerIpv4 = 12,
     /// The same by IPv6.
     AboutAnswerIpv6 = 13,
+    /// An ICMP message to a VIP.
+    ControlIpv4 = 14,
+    /// The same of ICMPv6.
+    ControlIpv6 = 15,
 }
 
 impl MayBe {
     /// Every one, in the order of their numbers, and the name of its program.
-    pub const ALL: [(Self, &'static str); 14] = [
+    pub const ALL: [(Self, &'static str); 16] = [
         (Self::AnswerIpv4, "xlb_answer_ipv4"),
         (Self::AnswerIpv6, "xlb_answer_ipv6"),
         (Self::ErrorIpv4, "xlb_error_ipv4"),
@@ -103,6 +110,8 @@ impl MayBe {
         (Self::TooLongIpv6, "xlb_too_long_ipv6"),
         (Self::AboutAnswerIpv4, "xlb_about_answer_ipv4"),
         (Self::AboutAnswerIpv6, "xlb_about_answer_ipv6"),
+        (Self::ControlIpv4, "xlb_control_ipv4"),
+        (Self::ControlIpv6, "xlb_control_ipv6"),
     ];
 
     /// What may be about `nat`.
@@ -125,6 +134,12 @@ impl MayBe {
             (true, true) => Self::FullnatErrorIpv4,
             (true, false) => Self::FullnatErrorIpv6,
         }
+    }
+
+    /// An ICMP message to a VIP.
+    #[inline(always)]
+    pub const fn control<N: Network>() -> Self {
+        if N::FAMILY == FAMILY_V4 { Self::ControlIpv4 } else { Self::ControlIpv6 }
     }
 
     /// An error about an answer, under `fullnat`.
@@ -154,7 +169,8 @@ impl MayBe {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packed {
     /// From the lowest bit on: verdict (2), whether it opens a connection (1), whether it is passed
-    /// only if [`crate::carry_on`] knows nothing else (1), whether it is an answer (1), 3 unused,
+    /// only if [`crate::carry_on`] knows nothing else (1), whether it is an answer (1), or a reply
+    /// (1), 2 unused,
     /// reason (8), port, or what it may be (16), bytes, or an answer's interface (32).
     what: u64,
     /// Backend (32), service (32).
@@ -174,8 +190,13 @@ impl Packed {
 
     /// For a service whose packets another program goes on with; refused, if there is none.
     #[inline(always)]
-    pub const fn refused_unless(may_be: MayBe, service: ServiceId, backend: BackendId) -> Self {
-        let refused = Self::refused(DropReason::Inconsistent, service, backend);
+    pub const fn refused_unless(
+        may_be: MayBe,
+        reason: DropReason,
+        service: ServiceId,
+        backend: BackendId,
+    ) -> Self {
+        let refused = Self::refused(reason, service, backend);
         let what = refused.what | MAYBE_ANSWER | (may_be as u64) << MAY_BE_SHIFT;
         Self { what, ..refused }
     }
@@ -213,6 +234,22 @@ impl Packed {
         Self { what, who: who(service, backend) }
     }
 
+    /// An echo request was turned into its reply.
+    pub const ECHOED: Self = Self { what: Verdict::Transmit as u64 | IS_REPLY, who: 0 };
+
+    /// Refused, and who sent it is told why.
+    #[inline(always)]
+    pub const fn told(reason: DropReason, service: ServiceId, backend: BackendId) -> Self {
+        let what = Verdict::Transmit as u64 | IS_REPLY | (reason as u64) << 8;
+        Self { what, who: who(service, backend) }
+    }
+
+    /// [`Outcome::is_reply`].
+    #[inline(always)]
+    pub const fn is_reply(self) -> bool {
+        self.what & IS_REPLY != 0
+    }
+
     /// What a packet may be that is passed, or refused, only if it isn't.
     #[inline(always)]
     pub const fn may_be(self) -> Option<MayBe> {
@@ -233,7 +270,9 @@ impl Packed {
             10 => MayBe::TooLongIpv4,
             11 => MayBe::TooLongIpv6,
             12 => MayBe::AboutAnswerIpv4,
-            _ => MayBe::AboutAnswerIpv6,
+            13 => MayBe::AboutAnswerIpv6,
+            14 => MayBe::ControlIpv4,
+            _ => MayBe::ControlIpv6,
         })
     }
 
@@ -299,6 +338,7 @@ impl Packed {
 
 const MAYBE_ANSWER: u64 = 8;
 const IS_ANSWER: u64 = 16;
+const IS_REPLY: u64 = 32;
 const MAY_BE_SHIFT: u32 = 16;
 
 #[inline(always)]
@@ -319,6 +359,7 @@ impl From<Packed> for Outcome {
             opens: packed.opens(),
             is_answer,
             egress_ifindex: if is_answer { packed.egress_ifindex() } else { 0 },
+            is_reply: packed.is_reply(),
         }
     }
 }
@@ -400,6 +441,8 @@ drop_reasons! {
     FlowTableFull = 20, "flow_table_full";
     /// Under `fullnat`, a reset of a connection that nobody knows.
     NoFlow = 21, "no_flow";
+    /// An echo request to a VIP: this second's replies are used up.
+    RateLimited = 22, "rate_limited";
 }
 
 impl DropReason {
@@ -430,12 +473,13 @@ impl DropReason {
         Self::PortsExhausted,
         Self::FlowTableFull,
         Self::NoFlow,
+        Self::RateLimited,
     ];
 }
 
 /// Entries of the map of outcomes: entry `n` counts drops for reason `n`,
 /// the others are named below.
-pub const OUTCOMES: usize = 32;
+pub const OUTCOMES: usize = 64;
 
 /// The entry that counts packets handed to the kernel's stack.
 pub const OUTCOME_PASS: u32 = 0;
@@ -445,6 +489,12 @@ pub const OUTCOME_SENT_ON: u32 = 30;
 
 /// Decapsulation: the entry that counts tunnel packets which came from no balancer.
 pub const OUTCOME_FOREIGN: u32 = 31;
+
+/// The entry that counts echo replies.
+pub const OUTCOME_ECHOED: u32 = 32;
+
+/// The entry that counts senders of too big packets who were told so.
+pub const OUTCOME_TOLD: u32 = 33;
 
 const _: () = {
     let mut index = 0;
@@ -473,6 +523,7 @@ mod tests {
             opens: true,
             is_answer: false,
             egress_ifindex: 0,
+            is_reply: false,
         };
         assert_eq!(Outcome::from(packed), outcome);
         let packed = Packed::answered(Verdict::Transmit, (service, backend), u32::MAX);
@@ -484,11 +535,14 @@ mod tests {
             let packed = Packed::pass_unless(may_be);
             assert_eq!((packed.verdict(), packed.may_be()), (Verdict::Pass, Some(may_be)));
             assert!(may_be as u32 == number && packed.reason_number() == 0);
-            let packed = Packed::refused_unless(may_be, service, backend);
+            let packed = Packed::refused_unless(may_be, DropReason::TooBig, service, backend);
             assert_eq!((packed.verdict(), packed.may_be()), (Verdict::Drop, Some(may_be)));
             assert_eq!((packed.service(), packed.backend()), (service, backend));
         }
         for &reason in DropReason::ALL {
+            let told = Outcome::from(Packed::told(reason, service, backend));
+            assert_eq!((told.verdict, told.reason), (Verdict::Transmit, Some(reason)));
+            assert!(told.is_reply && !told.is_forwarded() && told.backend == backend);
             let refused = Outcome::from(Packed::refused(reason, service, BackendId::NONE));
             assert_eq!((refused.verdict, refused.reason), (Verdict::Drop, Some(reason)));
             assert_eq!((refused.service, refused.backend), (service, BackendId::NONE));

@@ -57,6 +57,7 @@ fn services() -> MemoryTables {
                 affinity: Affinity::Flow,
                 idle_seconds: 60,
                 answers: 0,
+                icmp_echo: false,
             });
         }
     }
@@ -222,6 +223,7 @@ fn a_flow_has_its_own_entropy_whatever_chooses_its_slot() {
             affinity,
             idle_seconds: 60,
             answers: 0,
+            icmp_echo: false,
         };
         let mut tables = MemoryTables::new(Keys::from_seed(1), &[service]).unwrap();
         for slot in 0..7 {

@@ -38,6 +38,7 @@ fn tables(kind: Kind, slot: Slot) -> MemoryTables {
         affinity: Affinity::Flow,
         idle_seconds: 60,
         answers: 0,
+        icmp_echo: false,
     };
     let services = [service(1, Transport::Tcp, Some(80)), service(2, Transport::Udp, None)];
     let mut tables = MemoryTables::new(Keys::from_seed(1), &services).unwrap();

@@ -99,6 +99,7 @@ fn tables() -> MemoryTables {
                 affinity: Affinity::Flow,
                 idle_seconds: 60,
                 answers: FULLNAT,
+                icmp_echo: false,
             });
         }
     }

@@ -43,6 +43,7 @@ fn tables(slot: Slot) -> MemoryTables {
         affinity: Affinity::Flow,
         idle_seconds: IDLE,
         answers: 0,
+        icmp_echo: false,
     };
     let services = [entry(Transport::Tcp, 1), entry(Transport::Udp, 2)];
     let mut tables = MemoryTables::new(Keys::from_seed(1), &services).unwrap();

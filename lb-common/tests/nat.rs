@@ -65,6 +65,7 @@ fn tables() -> MemoryTables {
                 affinity: Affinity::Flow,
                 idle_seconds: 60,
                 answers: if port.is_none() { ANSWERS | ANSWERS_OF_ANY_PORT } else { ANSWERS },
+                icmp_echo: false,
             });
         }
     }

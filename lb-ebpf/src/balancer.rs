@@ -20,9 +20,10 @@ use aya_ebpf::{
 use lb_common::{
     answer,
     balance::balance,
-    fullnat,
+    control, fullnat,
     packet::Packet,
-    verdict::{MayBe, OUTCOME_PASS, Packed, Verdict},
+    too_big,
+    verdict::{MayBe, OUTCOME_ECHOED, OUTCOME_PASS, OUTCOME_TOLD, Packed, Verdict},
 };
 use lb_ebpf::buffer::XdpBuffer;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
@@ -62,6 +63,8 @@ fn go_on(context: &XdpContext, outcome: Packed) {
         Some(MayBe::TooLongIpv6) => jump::<{ MayBe::TooLongIpv6 as u32 }>(context),
         Some(MayBe::AboutAnswerIpv4) => jump::<{ MayBe::AboutAnswerIpv4 as u32 }>(context),
         Some(MayBe::AboutAnswerIpv6) => jump::<{ MayBe::AboutAnswerIpv6 as u32 }>(context),
+        Some(MayBe::ControlIpv4) => jump::<{ MayBe::ControlIpv4 as u32 }>(context),
+        Some(MayBe::ControlIpv6) => jump::<{ MayBe::ControlIpv6 as u32 }>(context),
         None => {}
     }
 }
@@ -104,13 +107,25 @@ fn xlb_answer_ipv6(context: XdpContext) -> u32 {
 #[xdp(frags)]
 fn xlb_error_ipv4(context: XdpContext) -> u32 {
     let packet = Packet::new(XdpBuffer::new(&context));
-    act_back(answer::error::<Ipv4Hdr, _>(packet, &maps::Maps, &KernelWays(&context)))
+    act_back(control::to_client::<Ipv4Hdr, _>(packet, &maps::Maps, &KernelWays(&context)))
+}
+
+#[xdp(frags)]
+fn xlb_control_ipv4(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    act_back(control::to_vip::<Ipv4Hdr, _>(packet, &maps::Maps))
 }
 
 #[xdp(frags)]
 fn xlb_error_ipv6(context: XdpContext) -> u32 {
     let packet = Packet::new(XdpBuffer::new(&context));
-    act_back(answer::error::<Ipv6Hdr, _>(packet, &maps::Maps, &KernelWays(&context)))
+    act_back(control::to_client::<Ipv6Hdr, _>(packet, &maps::Maps, &KernelWays(&context)))
+}
+
+#[xdp(frags)]
+fn xlb_control_ipv6(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    act_back(control::to_vip::<Ipv6Hdr, _>(packet, &maps::Maps))
 }
 
 #[xdp(frags)]
@@ -176,13 +191,13 @@ fn xlb_about_answer_ipv6(context: XdpContext) -> u32 {
 #[xdp(frags)]
 fn xlb_too_long_ipv4(context: XdpContext) -> u32 {
     let packet = Packet::new(XdpBuffer::new(&context));
-    act_toward(fullnat::too_long::<Ipv4Hdr, _>(packet, &maps::Maps))
+    act_back(too_big::too_long::<Ipv4Hdr, _>(packet, &maps::Maps))
 }
 
 #[xdp(frags)]
 fn xlb_too_long_ipv6(context: XdpContext) -> u32 {
     let packet = Packet::new(XdpBuffer::new(&context));
-    act_toward(fullnat::too_long::<Ipv6Hdr, _>(packet, &maps::Maps))
+    act_back(too_big::too_long::<Ipv6Hdr, _>(packet, &maps::Maps))
 }
 
 /// What becomes of a packet toward a backend.
@@ -206,10 +221,19 @@ fn xlb_hold_routes(_: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
-/// The same for what came from a backend, or is told one.
+/// The same for what came from a backend, or is told somebody.
 #[inline(always)]
 fn act_back(outcome: Packed) -> u32 {
     maps::trace(outcome);
+    if outcome.is_reply() {
+        if outcome.reason_number() == 0 {
+            maps::count_outcome(OUTCOME_ECHOED);
+        } else {
+            maps::count_outcome(outcome.reason_number());
+            maps::count_outcome(OUTCOME_TOLD);
+        }
+        return xdp_action::XDP_TX;
+    }
     if !outcome.is_answer() {
         return act(outcome);
     }

@@ -13,10 +13,10 @@ use lb_common::{
     id::BackendId,
     layout::{
         AnswerEntry, AnswerKey, BackendCounters, BackendEntry, Beginning, Directory, FlowCounters,
-        FlowKey, FlowPlace, FlowRecord, FlowWords, GLIMPSES, Glimpse, Handed, SERVICE_POSITIONS,
-        ServiceEntry, Slot, TraceRecord, VIP_POSITIONS, VipEntry,
+        FlowKey, FlowPlace, FlowRecord, FlowWords, GLIMPSES, Glimpse, Handed, RepliesInSecond,
+        SERVICE_POSITIONS, ServiceEntry, Slot, TraceRecord, VIP_POSITIONS, VipEntry,
     },
-    tables::Tables,
+    tables::{Reply, Tables},
     verdict::{OUTCOMES, Packed},
 };
 
@@ -58,6 +58,8 @@ static FLOW_COUNTERS: PerCpuArray<FlowCounters, 1> = PerCpuArray::new();
 #[btf_map(name = "answers")]
 static ANSWERS: HashMap<AnswerKey, AnswerEntry, BACKENDS, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
+#[btf_map(name = "replies")]
+static REPLIES: PerCpuArray<RepliesInSecond, 1> = PerCpuArray::new();
 #[btf_map(name = "glimpses")]
 static FLOW_GLIMPSES: Array<Glimpse, { GLIMPSES as usize }> = Array::new();
 #[btf_map(name = "trace")]
@@ -84,6 +86,10 @@ static OTHERS_BUDGET: Global<u32> = Global::new(0);
 /// The same for flows beyond that of which a packet came before.
 #[unsafe(no_mangle)]
 static AGAIN_BUDGET: Global<u32> = Global::new(0);
+
+/// Messages of its own that each CPU sends in a second, of each kind; set when the program is loaded.
+#[unsafe(no_mangle)]
+static REPLY_BUDGET: Global<u32> = Global::new(0);
 
 /// A [`lb_common::hash::Keys`] in read-only data.
 #[repr(transparent)]
@@ -217,6 +223,15 @@ impl Tables for Maps {
             // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
             unsafe { (*counters).picked_anew += 1 };
         }
+    }
+
+    #[inline(always)]
+    fn may_reply(&self, reply: Reply) -> bool {
+        let now = self.now();
+        let Some(replies) = REPLIES.get_ptr_mut(0) else { return false };
+        // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
+        let replies = unsafe { &mut *replies };
+        replies.take(reply, now, REPLY_BUDGET.load())
     }
 }
 

@@ -16,6 +16,7 @@ fn entry(vip: IpAddr, port: Option<u16>, transport: Transport, id: u32) -> Entry
         affinity: Affinity::Source,
         idle_seconds: 60,
         answers: 0,
+        icmp_echo: false,
     }
 }
 

@@ -41,14 +41,16 @@ impl<N: Network> Told<N> {
     }
 }
 
-/// What becomes of an ICMP error.
+/// What becomes of an ICMP message, where some services are under `fullnat`.
 #[inline(always)]
 pub fn error<N: Network, B: Buffer>(
     mut packet: Packet<B>,
     tables: &impl Translations,
     ways: &impl Ways,
 ) -> Packed {
-    let Some(Told { frame, error }) = Told::<N>::read(&mut packet) else { return Packed::PASS };
+    let Some(Told { frame, error }) = Told::<N>::read(&mut packet) else {
+        return no_error::<N, B>(&packet, tables);
+    };
     let key = ReturnKey::new(
         error.quoted.destination_address(),
         error.quoted.source_address(),
@@ -64,6 +66,17 @@ pub fn error<N: Network, B: Buffer>(
         // The stack has no room for both.
         Some(_) => Packed::pass_unless(MayBe::about_answer::<N>()),
         None => otherwise(&frame.header, true, tables),
+    }
+}
+
+/// What becomes of another ICMP message.
+#[inline(always)]
+fn no_error<N: Network, B: Buffer>(packet: &Packet<B>, tables: &impl Translations) -> Packed {
+    match Frame::<N>::read(packet) {
+        Some(frame) if frame.transport.protocol == N::CONTROL => {
+            otherwise(&frame.header, true, tables)
+        }
+        _ => Packed::PASS,
     }
 }
 

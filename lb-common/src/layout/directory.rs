@@ -27,6 +27,9 @@ pub const PROTOCOL_TCP: u8 = 1;
 /// Bit of [`VipEntry::protocols`]: a service speaks UDP.
 pub const PROTOCOL_UDP: u8 = 2;
 
+/// Bit of [`VipEntry::flags`]: echo requests are answered.
+pub const VIP_ECHO: u32 = 1;
+
 /// Bit of [`ServiceEntry::answers`]: backends answer through the balancer.
 pub const ANSWERS: u8 = 1;
 /// Bit of [`ServiceEntry::answers`]: and some from any port.
@@ -112,8 +115,10 @@ pub struct VipEntry {
     pub protocols: u8,
     /// For TCP, then UDP: position of the any-port service plus 1; 0 is none.
     pub any_port: [u16; 2],
+    /// [`VIP_ECHO`].
+    pub flags: u32,
     /// Zero.
-    pub reserved: [u32; 2],
+    pub reserved: u32,
 }
 
 /// A service. All zero is a vacant position.

@@ -13,6 +13,7 @@ mod flow;
 mod fullnat;
 mod next_hop;
 mod probe;
+mod reply;
 mod slot;
 mod trace;
 mod way;
@@ -26,7 +27,7 @@ pub use client_route::{CLIENT_ROUTES, ClientRoute, ClientRouteTable, ClientRoute
 pub use counters::BackendCounters;
 pub use directory::{
     ANSWERS, ANSWERS_OF_ANY_PORT, Affinity, Directory, FAMILY_V4, FAMILY_V6, FULLNAT, Half, PILOTS,
-    PROTOCOL_TCP, PROTOCOL_UDP, SERVICE_POSITIONS, ServiceEntry, VIP_POSITIONS, VipEntry,
+    PROTOCOL_TCP, PROTOCOL_UDP, SERVICE_POSITIONS, ServiceEntry, VIP_ECHO, VIP_POSITIONS, VipEntry,
     service_key,
 };
 pub use flow::{
@@ -39,6 +40,7 @@ pub use fullnat::{
 };
 pub use next_hop::{NAMESPACES, Namespaces, NextHop};
 pub use probe::{Endpoint, ProbePort, ProbeTarget};
+pub use reply::RepliesInSecond;
 pub use slot::{BACKEND_NUMBERS, Slot};
 pub use trace::TraceRecord;
 pub use way::{

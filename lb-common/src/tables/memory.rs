@@ -6,7 +6,7 @@ use core::{
 };
 use std::{collections::BTreeMap, rc::Rc};
 
-use super::Tables;
+use super::{Reply, Tables};
 use crate::{
     directory_builder::{DirectoryError, Entry, build},
     fullnat::{Entered, SEARCHED, Search, Translations},
@@ -44,6 +44,8 @@ pub struct MemoryTables {
     pub answers: BTreeMap<AnswerKey, AnswerEntry>,
     /// How many more records there may be of opening flows, and of others.
     pub budget: (Cell<u32>, Cell<u32>),
+    /// How many more messages of its own the balancer may send.
+    pub replies: Cell<u32>,
     /// Records whose backend was dead or gone.
     pub picked_anew: Cell<u32>,
     /// Addresses of pools.
@@ -87,6 +89,7 @@ impl MemoryTables {
             flows: RefCell::default(),
             answers: BTreeMap::new(),
             budget: (Cell::new(u32::MAX), Cell::new(u32::MAX)),
+            replies: Cell::new(u32::MAX),
             picked_anew: Cell::new(0),
             pools: Vec::new(),
             translated: RefCell::default(),
@@ -169,6 +172,12 @@ impl Tables for MemoryTables {
 
     fn count_picked_anew(&self) {
         self.picked_anew.set(self.picked_anew.get() + 1);
+    }
+
+    fn may_reply(&self, _: Reply) -> bool {
+        let left = self.replies.get();
+        self.replies.set(left.saturating_sub(1));
+        left > 0
     }
 }
 

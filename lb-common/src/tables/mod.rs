@@ -12,6 +12,16 @@ use crate::{
     },
 };
 
+/// What the balancer sends of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Reply {
+    /// An echo reply.
+    Echo = 0,
+    /// That a packet was too big.
+    TooBig = 1,
+}
+
 /// Look-ups of the packet path. `None` is an index past the end of a table.
 pub trait Tables {
     /// Keys of the flow hash.
@@ -50,6 +60,10 @@ pub trait Tables {
 
     /// A record's backend was dead or gone, and another one took its place.
     fn count_picked_anew(&self);
+
+    /// Takes one of the messages that the balancer may send in this second; `false` where none is
+    /// left.
+    fn may_reply(&self, reply: Reply) -> bool;
 }
 
 #[cfg(any(test, feature = "std"))]

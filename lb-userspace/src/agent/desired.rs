@@ -27,6 +27,8 @@ pub struct Frames {
     pub interfaces: Vec<String>,
     /// Where packets under `fullnat` come from.
     pub pools: Pools,
+    /// Echo requests are answered for VIPs whose services say nothing else.
+    pub icmp_echo: bool,
 }
 
 /// What shall be. `live` tells what a backend does now, `awaits_probe` whether its first probe
@@ -70,6 +72,7 @@ pub fn desired(
             name: service.name.clone(),
             key: service.key,
             affinity: service.affinity,
+            icmp_echo: service.icmp_echo.unwrap_or(frames.icmp_echo),
             idle_seconds: idle_seconds(service),
             ring_size: service.ring_size,
             backends: with_ways(service.backends.iter().map(backend).collect()),
@@ -219,6 +222,7 @@ mod tests {
             source_ipv6: None,
             interfaces: vec!["eth0".into()],
             pools: Pools::default(),
+            icmp_echo: false,
         };
         let [first, second] = [0, 1].map(|index| services[0].backends[index].key);
         let ways = [(first.address, Some(resolved())), (second.address, way)];

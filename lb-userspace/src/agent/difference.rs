@@ -66,6 +66,7 @@ fn service_changes(before: &ServiceConfig, after: &ServiceConfig) -> Vec<Became>
         became("udp_timeout", seconds(before.udp_timeout), seconds(after.udp_timeout)),
         became("tcp_idle", seconds(before.tcp_idle), seconds(after.tcp_idle)),
         became("affinity", affinity(before.affinity), affinity(after.affinity)),
+        became("icmp_echo", echo(before.icmp_echo), echo(after.icmp_echo)),
         became("slow_start", seconds(before.live.slow_start), seconds(after.live.slow_start)),
         became("panic_threshold", percent(before), percent(after)),
         became("max_flapping", before.live.max_flapping, after.live.max_flapping),
@@ -162,6 +163,10 @@ fn all_of(changes: Vec<Became>, mut news: News) -> Option<News> {
     news.message = told.join(", ");
     let sides = changes.into_iter().filter_map(|change| change.sides);
     Some(sides.fold(news, |news, (before, after)| news.became(before, after)))
+}
+
+fn echo(echo: Option<bool>) -> String {
+    echo.map_or_else(|| "as at the top".to_owned(), |echo| echo.to_string())
 }
 
 fn affinity(affinity: Affinity) -> &'static str {

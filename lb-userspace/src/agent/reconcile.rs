@@ -74,6 +74,7 @@ impl Agent {
             source_ipv6: self.config.source_ipv6,
             interfaces: self.config.interfaces.clone(),
             pools: self.config.fullnat.pools.clone(),
+            icmp_echo: self.config.icmp_echo,
         }
     }
 

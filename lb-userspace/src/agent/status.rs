@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use lb_common::{
     id::BackendId,
     layout::{Affinity, BackendCounters},
-    verdict::{DropReason, OUTCOME_PASS},
+    verdict::{DropReason, OUTCOME_ECHOED, OUTCOME_PASS, OUTCOME_TOLD},
 };
 
 use super::{Agent, clients::forwarding_warnings, reconcile::shares};
@@ -17,8 +17,8 @@ use crate::{
     agent_check::AgentReport,
     api::{
         AgentStatus, ApiError, BackendState, BackendStatus, BackendTraffic, DiscoveryStatus,
-        ErrorKind, FlowsStatus, FullnatPorts, HealthStatus, InterfaceStatus, NextHopStatus,
-        RefusedBackend, ServiceStatus, ServiceTraffic, Stats, Status,
+        ErrorKind, FlowsStatus, FullnatPorts, HealthStatus, IcmpSent, InterfaceStatus,
+        NextHopStatus, RefusedBackend, ServiceStatus, ServiceTraffic, Stats, Status,
     },
     config::{BackendConfig, Refused, ServiceConfig, Via},
     dataplane::{self, Counters},
@@ -118,6 +118,10 @@ impl Agent {
             |reason: &DropReason| (reason.name().to_owned(), counters.outcomes[*reason as usize]);
         Ok(Stats {
             passes_total: counters.outcomes[OUTCOME_PASS as usize],
+            icmp_sent_total: IcmpSent {
+                echo_reply: counters.outcomes[OUTCOME_ECHOED as usize],
+                too_big: counters.outcomes[OUTCOME_TOLD as usize],
+            },
             drops_total: DropReason::BALANCER.iter().map(dropped).collect(),
             services: self.effective.services.iter().map(|s| view.traffic(s)).collect(),
         })

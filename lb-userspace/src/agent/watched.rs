@@ -13,7 +13,7 @@ use lb_common::{
         VipEntry, Way,
     },
     network::Address,
-    tables::Tables,
+    tables::{Reply, Tables},
     verdict::DropReason,
 };
 
@@ -121,6 +121,10 @@ impl Tables for Watched<'_> {
     }
 
     fn count_picked_anew(&self) {}
+
+    fn may_reply(&self, _: Reply) -> bool {
+        true
+    }
 }
 
 impl Ways for Watched<'_> {

@@ -57,9 +57,9 @@ pub use socket::ControlSocket;
 pub use types::{
     AgentStatus, BackendChange, BackendState, BackendStatus, BackendTraffic, DiscoveryStatus,
     Explanation, FlowFilter, FlowInfo, FlowList, FlowQuery, FlowsStatus, FullnatPorts,
-    FullnatStatus, HealthStatus, HooksStatus, InterfaceStatus, KilledFlows, Leaving, LoadStatus,
-    NextHopStatus, RefusedBackend, Registration, Reload, Removed, ServiceStatus, ServiceTraffic,
-    Stats, Status, Step,
+    FullnatStatus, HealthStatus, HooksStatus, IcmpSent, InterfaceStatus, KilledFlows, Leaving,
+    LoadStatus, NextHopStatus, RefusedBackend, Registration, Reload, Removed, ServiceStatus,
+    ServiceTraffic, Stats, Status, Step,
 };
 
 /// Longest body in bytes of a request.

@@ -17,9 +17,9 @@ use tokio::{
 use super::{
     Actor, AgentHandle, ApiError, BackendChange, BackendState, BackendStatus, BackendTraffic,
     Cause, Command, EventKind, EventLog, Explanation, FlowInfo, FlowList, FlowsStatus,
-    FullnatStatus, HealthStatus, Histogram, HooksStatus, InterfaceStatus, KilledFlows, Leaving,
-    NewWeight, News, NextHopStatus, Registration, ServiceStatus, ServiceTraffic, Stats, Status,
-    Step, router, serve, socket::ControlSocket,
+    FullnatStatus, HealthStatus, Histogram, HooksStatus, IcmpSent, InterfaceStatus, KilledFlows,
+    Leaving, NewWeight, News, NextHopStatus, Registration, ServiceStatus, ServiceTraffic, Stats,
+    Status, Step, router, serve, socket::ControlSocket,
 };
 use crate::{
     config::{BackendConfig, ServiceConfig, backend_from_json, service_from_json},
@@ -297,6 +297,7 @@ impl Memory {
         });
         Stats {
             passes_total: 77,
+            icmp_sent_total: IcmpSent { echo_reply: 4, too_big: 2 },
             drops_total: DropReason::ALL
                 .iter()
                 .map(|reason| {

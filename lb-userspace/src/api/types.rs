@@ -470,10 +470,22 @@ pub struct Reload {
 pub struct Stats {
     /// Packets that were not ours.
     pub passes_total: u64,
+    /// Messages that the program sent of its own.
+    #[serde(default)]
+    pub icmp_sent_total: IcmpSent,
     /// Packets refused, by the name of the reason; every reason is there.
     pub drops_total: BTreeMap<String, u64>,
     /// By name.
     pub services: Vec<ServiceTraffic>,
+}
+
+/// ICMP messages of the program's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IcmpSent {
+    /// Echo requests to VIPs that were answered.
+    pub echo_reply: u64,
+    /// Senders that were told that a packet was too big for its way.
+    pub too_big: u64,
 }
 
 /// Traffic of a service. The sums are those of the backends that are there now, so they fall when

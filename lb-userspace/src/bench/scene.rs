@@ -137,6 +137,7 @@ fn service(number: u8, vip: IpAddr, protocol: Protocol, mode: Mode) -> Service {
         name: format!("{protocol}-{}-{number}", mode.name()),
         key: ServiceKey { vip, port: Some(PORT), protocol },
         affinity: Affinity::Flow,
+        icmp_echo: false,
         idle_seconds: 900,
         ring_size: Some(RING_SIZE),
         backends: (1..=BACKENDS).map(|n| backend(number, n as u8, vip.is_ipv6(), mode)).collect(),

@@ -392,6 +392,9 @@ pub struct ServiceAddArgs {
     /// What stays with a backend; left out, flow
     #[arg(long, value_parser = PossibleValuesParser::new(AFFINITIES))]
     pub affinity: Option<String>,
+    /// Answer echo requests to the VIP
+    #[arg(long)]
+    pub icmp_echo: bool,
     /// Slots of the ring, a prime; left out, it grows with the backends
     #[arg(long, value_name = "SLOTS")]
     pub ring_size: Option<u32>,
@@ -498,6 +501,7 @@ impl ServiceAddArgs {
             forward: self.forward,
             ring_size: self.ring_size.map(Into::into),
             affinity: self.affinity,
+            icmp_echo: self.icmp_echo.then_some(true),
             health: self.health.map(|HealthWord(spec)| spec),
             backends: self.backends.into_iter().map(|BackendWord(spec)| spec).collect(),
             ..ServiceSpec::default()

@@ -11,8 +11,8 @@ use super::table::{
 use crate::{
     api::{
         AgentStatus, BackendState, BackendStatus, DiscoveryStatus, Event, EventKind, Explanation,
-        FlowList, HealthStatus, InterfaceStatus, LoadStatus, RefusedBackend, ServiceStatus, Stats,
-        Status,
+        FlowList, HealthStatus, IcmpSent, InterfaceStatus, LoadStatus, RefusedBackend,
+        ServiceStatus, Stats, Status,
     },
     live::AgentState,
     model::Origin,
@@ -359,6 +359,13 @@ pub(super) fn stats(stats: &Stats) -> String {
         false => drops.render(0),
     };
     let _ = write!(text, "\n{} packets passed, for no service", count(stats.passes_total));
+    let IcmpSent { echo_reply, too_big } = stats.icmp_sent_total;
+    if echo_reply > 0 {
+        let _ = write!(text, "\n{} echo requests answered", count(echo_reply));
+    }
+    if too_big > 0 {
+        let _ = write!(text, "\n{} senders told of too big packets", count(too_big));
+    }
     text
 }
 

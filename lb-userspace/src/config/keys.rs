@@ -123,6 +123,9 @@ section! { top, "", "Keys at the top of the file, before any header.";
     FLOW_CAPACITY = "flow_capacity", Integer, Integer(1_000_000),
         "an integer from 1024 to 67108864",
         "Most flows that are remembered at a time while backends change.";
+    ICMP_ECHO = "icmp_echo", Boolean, Boolean(false),
+        "true or false",
+        "Whether echo requests (ping) to VIPs are answered by the program; else they go to the kernel.";
     ON_EVENT = "on_event", List, Otherwise("none"),
         "a command and its arguments: an absolute path or a plain name, such as [\"/usr/local/bin/tell\", \"--urgent\"]",
         "The command that is run for each event, with the event as JSON on standard input. No shell; with the agent's rights.";
@@ -217,6 +220,9 @@ section! { service, "[[service]]",
     AFFINITY = "affinity", Text, Text("flow"),
         "\"flow\", \"source\" or \"packet\"",
         "What stays with a backend: a flow, all of a client's flows, or nothing beyond the packet.";
+    ICMP_ECHO = "icmp_echo", Boolean, Otherwise("as at the top"),
+        "true or false",
+        "Whether echo requests to the VIP are answered, for whichever of its services that is said.";
     UDP_TIMEOUT = "udp_timeout", Text, Text("60s"),
         "a duration from \"1s\" to \"24h\"",
         "How long a UDP flow may be quiet and still be one flow.";

@@ -96,6 +96,7 @@ pub(super) fn check(
     let forward = table.value(&keys::FORWARD, faults, value::forward);
     let ring_size = table.value(&keys::RING_SIZE, faults, value::ring_size);
     let affinity = table.value(&keys::AFFINITY, faults, value::affinity);
+    let icmp_echo = table.value(&keys::ICMP_ECHO, faults, value::boolean);
     let second = Duration::from_secs(1);
     let udp_timeout =
         table.value(&keys::UDP_TIMEOUT, faults, value::duration(second..=second * 86_400));
@@ -178,6 +179,7 @@ pub(super) fn check(
         forward: forward?,
         ring_size,
         affinity: affinity?,
+        icmp_echo,
         udp_timeout: udp_timeout?,
         tcp_idle: tcp_idle?,
         health: health?,

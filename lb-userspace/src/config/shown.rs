@@ -28,6 +28,7 @@ impl From<&ServiceConfig> for ServiceSpec {
             forward: service.forward.to_string(),
             ring_size: service.ring_size.map(i64::from),
             affinity: affinity.and_then(|(word, _)| shown(word)),
+            icmp_echo: service.icmp_echo,
             udp_timeout: Some(duration_text(service.udp_timeout)),
             tcp_idle: Some(duration_text(service.tcp_idle)),
             slow_start: Some(duration_text(live.slow_start)),

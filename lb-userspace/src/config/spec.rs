@@ -33,6 +33,9 @@ pub struct ServiceSpec {
     /// `flow`, `source` or `packet`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<String>,
+    /// Whether echo requests to the VIP are answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp_echo: Option<bool>,
     /// A duration such as `60s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub udp_timeout: Option<String>,

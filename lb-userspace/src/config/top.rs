@@ -30,6 +30,7 @@ pub(super) fn check(root: &Node, faults: &mut Faults) -> Option<Config> {
     let source_ipv4 = table.value(&keys::SOURCE_IPV4, faults, value::source);
     let source_ipv6 = table.value(&keys::SOURCE_IPV6, faults, value::source);
     let flow_capacity = table.value(&keys::FLOW_CAPACITY, faults, value::integer(1024..=1 << 26));
+    let icmp_echo = table.value(&keys::ICMP_ECHO, faults, value::boolean);
     let on_event = table.value(&keys::ON_EVENT, faults, value::command);
     let timeout = table.value(&keys::ON_EVENT_TIMEOUT, faults, value::duration(HOOK_TIMEOUTS));
     let fullnat = fullnat::check(&table, faults);
@@ -48,6 +49,7 @@ pub(super) fn check(root: &Node, faults: &mut Faults) -> Option<Config> {
         source_ipv4,
         source_ipv6,
         flow_capacity: flow_capacity?,
+        icmp_echo: icmp_echo?,
         on_event: on_event.zip(timeout).map(|(command, timeout)| Hook { command, timeout }),
         fullnat: fullnat?,
         api: api?,

@@ -35,6 +35,8 @@ pub struct Config {
     pub source_ipv6: Option<Ipv6Addr>,
     /// Most flows that are remembered at a time.
     pub flow_capacity: u32,
+    /// Whether echo requests to VIPs are answered whose services say nothing else.
+    pub icmp_echo: bool,
     /// Flows of backends under `fullnat`.
     pub fullnat: Fullnat,
     /// What is run for each event.
@@ -147,6 +149,8 @@ pub struct ServiceConfig {
     pub ring_size: Option<u32>,
     /// What stays with a backend.
     pub affinity: Affinity,
+    /// Whether echo requests to its VIP are answered; `None` is as for all services.
+    pub icmp_echo: Option<bool>,
     /// How long a UDP flow may be quiet.
     pub udp_timeout: Duration,
     /// How long a TCP connection may be quiet and be kept through a change.

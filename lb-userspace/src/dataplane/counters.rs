@@ -12,12 +12,18 @@ use super::{
 use crate::plan::Capacity;
 
 /// Sums over all CPUs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Counters {
     /// By backend, since its number was given to it.
     pub(crate) backends: BTreeMap<BackendId, BackendCounters>,
     /// By outcome: entry 0 is passed packets, entry `n` drops for the reason of that number.
     pub(crate) outcomes: [u64; OUTCOMES],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { backends: BTreeMap::new(), outcomes: [0; OUTCOMES] }
+    }
 }
 
 /// What a map's counters lack, because the former program went on counting while they were copied.

@@ -45,12 +45,18 @@ pub(crate) struct Endpoints {
 }
 
 /// What the program did, over all CPUs, since it was loaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Totals {
     /// What was decapsulated.
     pub(crate) decapsulated: BackendCounters,
     /// By outcome: see [`lb_common::verdict`].
     pub(crate) outcomes: [u64; OUTCOMES],
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self { decapsulated: BackendCounters::default(), outcomes: [0; OUTCOMES] }
+    }
 }
 
 /// The loaded program.

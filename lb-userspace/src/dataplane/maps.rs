@@ -19,8 +19,8 @@ use lb_common::{
     layout::{
         AnswerEntry, AnswerKey, BackendCounters, BackendEntry, ClientRouteTable, Directory,
         FlowCounters, FlowKey, FlowWords, FullnatCounters, GLIMPSES, Glimpse, POOLS, Plain,
-        SERVICE_POSITIONS, ServiceEntry, Slot, TraceRecord, TranslatedWords, VIP_POSITIONS,
-        VipEntry, WayEntry, WayQuestion,
+        RepliesInSecond, SERVICE_POSITIONS, ServiceEntry, Slot, TraceRecord, TranslatedWords,
+        VIP_POSITIONS, VipEntry, WayEntry, WayQuestion,
     },
     network::Address,
     verdict::{MayBe, OUTCOMES},
@@ -64,7 +64,7 @@ pub(super) struct FlowRoom {
 }
 
 /// Every pinned map: its name, the bytes of a value, its length.
-const SHAPES: [(&str, usize, Length); 20] = [
+const SHAPES: [(&str, usize, Length); 21] = [
     ("directory", size_of::<Directory>(), Length::Fixed(1)),
     ("vips", size_of::<VipEntry>(), Length::Fixed(2 * VIP_POSITIONS)),
     ("services", size_of::<ServiceEntry>(), Length::Fixed(2 * SERVICE_POSITIONS)),
@@ -78,6 +78,7 @@ const SHAPES: [(&str, usize, Length); 20] = [
     ("ports", PORT_BYTES as usize, Length::Ports),
     ("flows", size_of::<FlowWords>(), Length::Flows),
     ("flow_counters", size_of::<FlowCounters>(), Length::Fixed(1)),
+    ("replies", size_of::<RepliesInSecond>(), Length::Fixed(1)),
     ("glimpses", size_of::<Glimpse>(), Length::Fixed(GLIMPSES)),
     ("grace", size_of::<u32>(), Length::Fixed(1)),
     ("fullnat_flows", size_of::<TranslatedWords>(), Length::Fullnat),
@@ -118,6 +119,7 @@ pub(super) struct Maps {
     _turns: MapData,
     /// The program's alone.
     _glimpses: MapData,
+    _replies: MapData,
     pub(super) trace: Array<MapData, Value<TraceRecord>>,
     /// For one question after the other, by who may change nothing else.
     pub(super) way_question: RefCell<Array<MapData, Value<WayQuestion>>>,
@@ -237,6 +239,7 @@ impl Maps {
             fullnat_counters: typed(object, "fullnat_counters", &mut bytes)?,
             _turns: take_data(object, "fullnat_turns", &mut bytes)?,
             _glimpses: take_data(object, "glimpses", &mut bytes)?,
+            _replies: take_data(object, "replies", &mut bytes)?,
             trace: typed(object, "trace", &mut bytes)?,
             way_question: RefCell::new(typed(object, "way_question", &mut bytes)?),
             grace: typed(object, "grace", &mut bytes)?,

@@ -45,7 +45,7 @@ use lb_common::{
         AnswerEntry, AnswerKey, BackendEntry, Beginning, Directory, FlowKey, FlowPlace, FlowRecord,
         Handed, ServiceEntry, Slot, VERSION, VipEntry, WAYS,
     },
-    tables::Tables,
+    tables::{Reply, Tables},
     verdict::MayBe,
 };
 
@@ -76,6 +76,9 @@ use crate::plan::{Actual, Change};
 
 /// The XDP program's name in the object.
 const PROGRAM: &str = "xlb";
+
+/// Messages of its own that the program sends from each CPU in a second, of each kind.
+const REPLIES_A_SECOND: u32 = 1000;
 
 /// What to load, and how.
 #[derive(Clone, Debug)]
@@ -456,6 +459,10 @@ impl Tables for DataPlane {
     }
 
     fn count_picked_anew(&self) {}
+
+    fn may_reply(&self, _: Reply) -> bool {
+        true
+    }
 }
 
 fn holds(have: Capacity, want: Capacity) -> bool {
@@ -496,6 +503,8 @@ fn load(
     loader.override_global("OPENING_BUDGET", &budget.opening, true);
     loader.override_global("OTHERS_BUDGET", &budget.others, true);
     loader.override_global("AGAIN_BUDGET", &budget.again, true);
+    let replies = if options.made_up_ways { u32::MAX } else { REPLIES_A_SECOND };
+    loader.override_global("REPLY_BUDGET", &replies, true);
     let object = loader.load(&options.object).map_err(Error::load)?;
 
     let mut program = Program::load(object, PROGRAM)?;

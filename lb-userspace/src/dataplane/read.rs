@@ -92,6 +92,7 @@ pub(super) fn entry(service: &DirectoryService) -> Entry {
         affinity: service.affinity,
         idle_seconds: service.idle_seconds,
         answers: service.answers,
+        icmp_echo: service.icmp_echo,
     }
 }
 
@@ -108,5 +109,6 @@ fn service(entry: &Entry) -> DirectoryService {
         affinity: entry.affinity,
         idle_seconds: entry.idle_seconds,
         answers: entry.answers,
+        icmp_echo: entry.icmp_echo,
     }
 }

@@ -78,6 +78,10 @@ impl Collector for Snapshot {
 
         let passes = [([], stats.passes_total)];
         counters(out, "passes", "Packets that were not for a service", passes)?;
+        let sent = stats.icmp_sent_total;
+        let sent = [("echo_reply", sent.echo_reply), ("too_big", sent.too_big)];
+        let sent = sent.map(|(kind, count)| ([("kind", kind)], count));
+        counters(out, "icmp_sent", "ICMP messages of the program's own", sent)?;
         let drops = stats.drops_total.iter().map(|(reason, n)| ([("reason", reason.as_str())], *n));
         counters(out, "drops", "Packets refused, by reason", drops)?;
         self.flows(out)?;

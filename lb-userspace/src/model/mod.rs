@@ -130,6 +130,8 @@ pub struct Service {
     pub key: ServiceKey,
     /// Which parts of a packet choose its slot.
     pub affinity: Affinity,
+    /// Echo requests to its VIP are answered; so they are where another service of the VIP says so.
+    pub icmp_echo: bool,
     /// How long in seconds a flow may be quiet and still be one; at least 1.
     pub idle_seconds: u32,
     /// Slots of the ring, a prime; `None` grows with the number of backends.

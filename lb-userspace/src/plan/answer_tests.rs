@@ -37,6 +37,7 @@ fn service(last: u8, port: Option<u16>, backends: Vec<Backend>) -> Service {
         name: format!("service-{last}"),
         key: ServiceKey { vip: [203, 0, 113, last].into(), port, protocol: Protocol::Tcp },
         affinity: Affinity::Flow,
+        icmp_echo: false,
         idle_seconds: 60,
         ring_size: Some(251),
         backends,

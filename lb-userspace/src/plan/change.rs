@@ -69,6 +69,8 @@ pub struct DirectoryService {
     pub idle_seconds: u32,
     /// [`lb_common::layout::ServiceEntry::answers`].
     pub answers: u8,
+    /// Echo requests to its VIP are answered.
+    pub icmp_echo: bool,
 }
 
 /// One step. A plan's steps are safe in their order: after each one every packet is served by
@@ -249,6 +251,7 @@ mod tests {
             affinity,
             idle_seconds: 60,
             answers: 0,
+            icmp_echo: false,
         }
     }
 

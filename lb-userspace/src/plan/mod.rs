@@ -184,6 +184,7 @@ impl<'a> Planner<'a> {
             affinity: service.affinity,
             idle_seconds: service.idle_seconds,
             answers: self.answers.add(service, id, &ids),
+            icmp_echo: service.icmp_echo,
         }
     }
 

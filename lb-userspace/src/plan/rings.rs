@@ -250,6 +250,7 @@ mod tests {
                 protocol: Protocol::Tcp,
             },
             affinity: Affinity::Flow,
+            icmp_echo: false,
             idle_seconds: 900,
             ring_size: None,
             backends,

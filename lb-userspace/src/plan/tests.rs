@@ -36,6 +36,7 @@ fn service(last: u8, backends: Vec<Backend>) -> Service {
         name: format!("service-{last}"),
         key: ServiceKey { vip, port: Some(80), protocol: Protocol::Tcp },
         affinity: Affinity::Flow,
+        icmp_echo: false,
         idle_seconds: 60,
         ring_size: Some(251),
         backends,

@@ -232,6 +232,7 @@ fn desired(config: &Config) -> Desired {
         name: service.name.clone(),
         key: service.key,
         affinity: service.affinity,
+        icmp_echo: service.icmp_echo.unwrap_or(config.icmp_echo),
         idle_seconds: idle_seconds(service),
         ring_size: service.ring_size,
         backends: service.backends.iter().map(|b| backend(config, service, b)).collect(),

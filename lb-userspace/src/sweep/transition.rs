@@ -220,6 +220,7 @@ mod tests {
             affinity: Affinity::Flow,
             idle_seconds: IDLE,
             answers: 0,
+            icmp_echo: false,
         };
         let service = ActualService { entry, ring: ring.to_vec() };
         Actual { services: [(ServiceId(1), service)].into(), ..Actual::default() }

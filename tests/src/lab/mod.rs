@@ -147,6 +147,14 @@ impl Lab {
         Ok(host)
     }
 
+    /// Sets the MTU of the segment's port of [`Lab::stranger`].
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn stranger_port(&self, mtu: u16) -> Result<()> {
+        self.switch.ip(&format!("link set p-stranger mtu {mtu}"))
+    }
+
     /// Pulls a backend's cable (`false`) or plugs it in again.
     ///
     /// # Errors

@@ -35,6 +35,7 @@ pub(super) fn build(topology: Topology, backends: u8) -> Result<Lab> {
         }
         Topology::TwoNics | Topology::TwoNicsGateway => {
             between(&client, &balancer.namespace)?;
+            receiver::attach(&client.namespace, "eth0")?;
             plug_in(&switch, &balancer, "back", SEGMENT_MTU)?;
         }
     }

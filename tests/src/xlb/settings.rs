@@ -32,6 +32,9 @@ pub struct Settings {
     /// Most flows that are remembered at a time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flow_capacity: Option<u32>,
+    /// Whether pings of VIPs are answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub icmp_echo: Option<bool>,
     /// What is run for each event.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub on_event: Vec<String>,

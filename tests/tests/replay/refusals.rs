@@ -28,6 +28,7 @@ const ELSEWHERE: &[(DropReason, &str)] = &[
     (DropReason::ClientUnresolved, "replay has a way to every client"),
     (DropReason::PortsExhausted, "one packet takes one port: `ports_run_out` below"),
     (DropReason::FlowTableFull, "a table of 1,024 flows takes as many packets"),
+    (DropReason::RateLimited, "replay answers as many as ask"),
     (DropReason::BadInner, "a reason of xlb decap"),
     (DropReason::BadGue, "a reason of xlb decap"),
     (DropReason::EcnDiscard, "a reason of xlb decap"),

@@ -96,6 +96,7 @@ fn defaults_of_the_top() {
         source_ipv4: None,
         source_ipv6: None,
         flow_capacity: 1_000_000,
+        icmp_echo: false,
         fullnat: Fullnat {
             pools: Pools { ipv4: Vec::new(), ipv6: Vec::new(), ports: 1024..=32_767 },
             flow_capacity: 1_000_000,

@@ -163,6 +163,7 @@ pub(super) fn service(ring_start: u32, ring_size: u32) -> DirectoryService {
         affinity: Affinity::Flow,
         idle_seconds: 60,
         answers: 0,
+        icmp_echo: false,
     }
 }
 

@@ -1,33 +1,44 @@
-//! A backend's packet that the way to the client doesn't take: the backend is told so (RFC 792 with
-//! RFC 1191, RFC 4443 section 3.2), since the kernel, whose own address the packet has, would not.
+//! A packet that its way doesn't take: who sent it is told so, and what would fit (RFC 792 with
+//! RFC 1191, RFC 4443 section 3.2). It comes from the address that the packet was sent to.
+//!
+//! A client's packet, once it is encapsulated; under `fullnat` a backend's, too, since the kernel,
+//! whose own address that has, would tell nobody.
 
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
-use super::Translations;
 use crate::{
     answer::Frame,
     checksum,
+    control::TTL,
+    fullnat::Translations,
     id::{BackendId, ServiceId},
     layout::FAMILY_V4,
     link::MACS_LEN,
     network::{ICMPV6, Network},
     packet::{Buffer, Packet},
     quoted::ICMP_LEN,
-    verdict::{DropReason, Packed, Verdict},
+    tables::Reply,
+    verdict::{DropReason, Packed},
 };
 
 /// Bytes that are quoted behind a header without options: with the ports.
 const QUOTED_LEN: usize = 8;
-const TTL: u32 = 64;
+/// What a link must take that IPv6 goes over (RFC 8200 section 5): less is nothing that a host could
+/// follow.
+const LEAST_IPV6: u32 = 1280;
 
-/// A backend's packet goes back, as an error.
+/// The packet goes back to who sent it, as an error.
 #[inline(always)]
 pub fn too_long<N: Network, B: Buffer>(packet: Packet<B>, tables: &impl Translations) -> Packed {
     let Some(handed) = tables.handed_over() else { return Packed::PASS };
     let Some(frame) = Frame::<N>::read(&packet) else { return Packed::PASS };
     let who = (ServiceId(handed.service), BackendId(handed.backend));
-    match tell(packet, &frame, handed.mtu) {
-        Ok(()) => Packed::forwarded(Verdict::Transmit, who, 0, 0, false),
+    if !frame.header.source_is_host() || !tables.may_reply(Reply::TooBig) {
+        return Packed::refused(DropReason::TooBig, who.0, who.1);
+    }
+    let mtu = if N::FAMILY == FAMILY_V4 { handed.mtu } else { handed.mtu.max(LEAST_IPV6) };
+    match tell(packet, &frame, mtu) {
+        Ok(()) => Packed::told(DropReason::TooBig, who.0, who.1),
         Err(reason) => Packed::refused(reason, who.0, who.1),
     }
 }
@@ -71,7 +82,11 @@ fn tell<N: Network, B: Buffer>(
     let what: u32 = if is_v4 { 0x0304_0000 } else { 0x0200_0000 };
     let mut covered = u32::from(quoted) + (what >> 16) + (mtu >> 16) + (mtu & 0xffff);
     if is_v4 {
-        let words = [0x4500_0000 | (Ipv4Hdr::LEN as u32 + icmp_len), 0x4000, TTL << 24 | 1 << 16];
+        let words = [
+            0x4500_0000 | (Ipv4Hdr::LEN as u32 + icmp_len),
+            0x4000,
+            u32::from(TTL) << 24 | 1 << 16,
+        ];
         put(0, words[0])?;
         put(4, words[1])?;
         // The addresses are those of the quoted header.
@@ -81,7 +96,7 @@ fn tell<N: Network, B: Buffer>(
         put(8, c | u32::from(!checksum::fold(total)))?;
     } else {
         put(0, 0x6000_0000)?;
-        put(4, icmp_len << 16 | u32::from(ICMPV6) << 8 | TTL)?;
+        put(4, icmp_len << 16 | u32::from(ICMPV6) << 8 | u32::from(TTL))?;
         covered += icmp_len + u32::from(ICMPV6);
         covered += checksum::address_sum(&source) + checksum::address_sum(&destination);
     }
