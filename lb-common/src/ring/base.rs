@@ -100,8 +100,8 @@ impl Base {
     }
 }
 
-/// Lets the members claim `count` free slots, in turns at the given rates: each time the next one
-/// in the member's preference order that is free.
+/// Lets the members claim the `count` slots that are free, in turns at the given rates: each time
+/// the next one in the member's preference order.
 fn fill(
     preferences: &[Preference],
     rates: &[u64],
@@ -109,8 +109,12 @@ fn fill(
     count: u32,
     mut claimed: impl FnMut(u16, u32),
 ) {
+    let size = preferences.first().map_or(0, Preference::size);
     let mut walks: Vec<_> = preferences.iter().map(Preference::walk).collect();
-    for member in share::turns(rates, count) {
+    let turns = share::turns(rates, count);
+    // A walk to the next of few slots is long: from then on, each of them is asked how far it is.
+    let walked = turns.len().saturating_sub(2 * size.isqrt() as usize);
+    for &member in &turns[..walked] {
         let walk = &mut walks[usize::from(member)];
         let slot = loop {
             let slot = walk.next();
@@ -118,6 +122,19 @@ fn fill(
                 break slot;
             }
         };
+        claimed(member, slot);
+    }
+    let mut left: Vec<u32> = free.all_free().collect();
+    let mut steps_by_one = vec![None; preferences.len()];
+    for &member in &turns[walked..] {
+        let index = usize::from(member);
+        let steps_by_one =
+            *steps_by_one[index].get_or_insert_with(|| preferences[index].steps_by_one());
+        let walk = &mut walks[index];
+        let steps = |&place: &usize| walk.steps_to(left[place], steps_by_one);
+        let next = (0..left.len()).min_by_key(steps).expect("a free slot for each turn");
+        let slot = left.swap_remove(next);
+        walk.go_behind(slot);
         claimed(member, slot);
     }
 }
@@ -131,7 +148,18 @@ impl Free {
     }
 
     fn all(size: u32) -> Self {
-        Self(vec![u64::MAX; size.div_ceil(64) as usize])
+        let mut all = Self(vec![u64::MAX; size.div_ceil(64) as usize]);
+        if let Some(last) = all.0.last_mut().filter(|_| size % 64 != 0) {
+            *last = (1 << (size % 64)) - 1;
+        }
+        all
+    }
+
+    /// Slots that are free, in order.
+    fn all_free(&self) -> impl Iterator<Item = u32> {
+        (0..).zip(&self.0).flat_map(|(index, &word): (u32, _)| {
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| index * 64 + bit)
+        })
     }
 
     #[inline(always)]

@@ -37,9 +37,27 @@ impl Preference {
         Self { offset: offset as u32, skip: skip % size, size }
     }
 
+    /// Slots.
+    pub(super) fn size(&self) -> u32 {
+        self.size
+    }
+
     /// The walk from the most preferred slot on; it visits every slot once, then all again.
     pub(super) fn walk(&self) -> Walk {
         Walk { slot: self.offset, skip: self.skip, size: self.size }
+    }
+
+    /// By how many of the walk's steps a slot's number grows by one, modulo the size: the inverse
+    /// of its step, by the extended algorithm of Euclid.
+    pub(super) fn steps_by_one(&self) -> u32 {
+        let (mut former, mut rest) = (i64::from(self.size), i64::from(self.skip));
+        let (mut former_steps, mut steps) = (0_i64, 1_i64);
+        while rest != 0 {
+            let times = former / rest;
+            (former, rest) = (rest, former - times * rest);
+            (former_steps, steps) = (steps, former_steps - times * steps);
+        }
+        former_steps.rem_euclid(i64::from(self.size)) as u32
     }
 }
 
@@ -58,6 +76,19 @@ impl Walk {
         self.slot = if next >= self.size { next - self.size } else { next };
         slot
     }
+
+    /// Steps from here to a slot; `steps_by_one` is the preference's.
+    #[inline(always)]
+    pub(super) fn steps_to(&self, slot: u32, steps_by_one: u32) -> u32 {
+        let ahead = if slot < self.slot { slot + self.size - self.slot } else { slot - self.slot };
+        (u64::from(ahead) * u64::from(steps_by_one) % u64::from(self.size)) as u32
+    }
+
+    /// Goes on behind a slot.
+    pub(super) fn go_behind(&mut self, slot: u32) {
+        self.slot = slot;
+        self.next();
+    }
 }
 
 fn greatest_common_divisor(mut left: u32, mut right: u32) -> u32 {
@@ -65,4 +96,23 @@ fn greatest_common_divisor(mut left: u32, mut right: u32) -> u32 {
         (left, right) = (right, left % right);
     }
     left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_counted_as_they_are_walked() {
+        for (key, size) in
+            (0..200).map(|n| (mix(n), [1, 2, 3, 12, 251, 1024, 65_537][n as usize % 7]))
+        {
+            let preference = Preference::new(key, size);
+            let (start, by_one) = (preference.walk(), preference.steps_by_one());
+            let mut walk = preference.walk();
+            for steps in 0..size {
+                assert_eq!(start.steps_to(walk.next(), by_one), steps, "{preference:?}");
+            }
+        }
+    }
 }
