@@ -53,7 +53,10 @@ impl Saving {
             return;
         }
         let (copy, to) = (state.clone(), path.to_owned());
-        let save = move || copy.save(&to);
+        let save = move || {
+            step_back();
+            copy.save(&to)
+        };
         self.unsaved = false;
         match std::thread::Builder::new().name("state".into()).spawn(save) {
             Ok(behind) => self.behind = Some(behind),
@@ -93,6 +96,13 @@ impl Agent {
             self.saving.took(end);
         }
     }
+}
+
+/// Makes the calling thread alone less urgent than all others (setpriority(2), "C library/kernel
+/// differences"): a tenth of a busy CPU is left to it.
+fn step_back() {
+    // SAFETY: the call takes plain numbers; where it fails, the thread runs as the others do.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
 }
 
 #[cfg(test)]

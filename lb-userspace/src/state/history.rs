@@ -4,10 +4,13 @@
 //! starts with empty maps lays these rings out as the slots' former owners; backends that only
 //! they name are leaving: their flows are served until they end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use lb_common::ring::{FULL, MAX_MEMBERS};
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
     config::{BackendConfig, BackendSpec, ServiceConfig, is_ring_size},
@@ -31,9 +34,9 @@ pub struct History {
 /// What was in force of a service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Past {
-    /// Rings, the oldest first.
-    #[serde(default)]
-    epochs: Vec<Epoch>,
+    /// Rings, the oldest first: shared, so that a copy to be saved costs nothing.
+    #[serde(default, serialize_with = "written", deserialize_with = "read")]
+    epochs: Vec<Arc<Epoch>>,
     /// Who owned slots in rings that are kept no more, and in none that is kept; the longest ago
     /// first.
     #[serde(default, deserialize_with = "members", skip_serializing_if = "Vec::is_empty")]
@@ -53,14 +56,25 @@ struct Epoch {
 
 /// A backend as the ring saw it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenMember")]
 struct Member {
-    #[serde(deserialize_with = "backend")]
+    /// Its address, understood once.
+    #[serde(skip)]
+    key: BackendKey,
     backend: BackendSpec,
     /// The share of its weight that it served, in thousandths.
-    #[serde(deserialize_with = "live")]
     live: u16,
     /// It was removed, whatever flows it had.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    removed: bool,
+}
+
+/// A [`Member`] as anybody may have written it.
+#[derive(Deserialize)]
+struct WrittenMember {
+    backend: BackendSpec,
+    live: u16,
+    #[serde(default)]
     removed: bool,
 }
 
@@ -74,32 +88,39 @@ fn ring_size<'de, D: Deserializer<'de>>(input: D) -> Result<u32, D::Error> {
 
 fn members<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<Member>, D::Error> {
     let members = Vec::<Member>::deserialize(input)?;
-    let keys: BTreeSet<_> = members.iter().map(Member::key).collect();
+    let keys: BTreeSet<_> = members.iter().map(|member| member.key).collect();
     if members.len() > MAX_MEMBERS || keys.len() < members.len() {
         return Err(D::Error::custom("too many backends, or one of them twice"));
     }
     Ok(members)
 }
 
-fn backend<'de, D: Deserializer<'de>>(input: D) -> Result<BackendSpec, D::Error> {
-    let backend = BackendSpec::deserialize(input)?;
-    let weighs = |weight| u16::try_from(weight).is_ok();
-    let fits = backend.address.parse::<BackendKey>().is_ok() && backend.weight.is_none_or(weighs);
-    let wrong = || D::Error::custom(format_args!("{} is no backend", backend.address));
-    if fits { Ok(backend) } else { Err(wrong()) }
+impl TryFrom<WrittenMember> for Member {
+    type Error = String;
+
+    fn try_from(written: WrittenMember) -> Result<Self, String> {
+        let WrittenMember { backend, live, removed } = written;
+        let weighs = |weight| u16::try_from(weight).is_ok();
+        let Some(key) = backend.address.parse().ok().filter(|_| backend.weight.is_none_or(weighs))
+        else {
+            return Err(format!("{} is no backend", backend.address));
+        };
+        if live > FULL {
+            return Err(format!("{live} thousandths of a weight"));
+        }
+        Ok(Self { key, backend, live, removed })
+    }
 }
 
-fn live<'de, D: Deserializer<'de>>(input: D) -> Result<u16, D::Error> {
-    let live = u16::deserialize(input)?;
-    let wrong = || D::Error::custom(format_args!("{live} thousandths of a weight"));
-    if live <= FULL { Ok(live) } else { Err(wrong()) }
+fn read<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<Arc<Epoch>>, D::Error> {
+    Ok(Vec::<Epoch>::deserialize(input)?.into_iter().map(Arc::new).collect())
+}
+
+fn written<S: Serializer>(epochs: &[Arc<Epoch>], output: S) -> Result<S::Ok, S::Error> {
+    output.collect_seq(epochs.iter().map(Arc::as_ref))
 }
 
 impl Member {
-    fn key(&self) -> Option<BackendKey> {
-        self.backend.address.parse().ok()
-    }
-
     /// What of it makes a ring.
     fn weight(&self) -> u16 {
         self.backend.weight.and_then(|weight| weight.try_into().ok()).unwrap_or(100)
@@ -113,7 +134,7 @@ impl Member {
 impl Epoch {
     fn makes_same_ring(&self, other: &Self) -> bool {
         let members = |epoch: &Self| -> Vec<_> {
-            epoch.members.iter().map(|m| (m.key(), m.weight(), m.live)).collect()
+            epoch.members.iter().map(|m| (m.key, m.weight(), m.live)).collect()
         };
         self.ring_size == other.ring_size && members(self) == members(other)
     }
@@ -121,12 +142,9 @@ impl Epoch {
     fn former(&self) -> FormerRing {
         let member = |member: &Member| {
             let (weight, live_permille) = (member.weight(), member.live);
-            Some(FormerMember { key: member.key()?, weight, live_permille })
+            FormerMember { key: member.key, weight, live_permille }
         };
-        FormerRing {
-            ring_size: self.ring_size,
-            members: self.members.iter().filter_map(member).collect(),
-        }
+        FormerRing { ring_size: self.ring_size, members: self.members.iter().map(member).collect() }
     }
 }
 
@@ -139,12 +157,13 @@ impl Past {
             return;
         }
         let mut leaving = std::mem::take(&mut self.leaving);
-        let dropped = self.epochs.drain(1..1 + excess).flat_map(|epoch| epoch.members);
-        leaving.extend(dropped.filter(Member::owned_slots));
+        let dropped: Vec<_> = self.epochs.drain(1..1 + excess).collect();
         let kept = self.epochs.iter().flat_map(|epoch| &epoch.members);
-        let owners: BTreeSet<_> = kept.filter(|m| m.owned_slots()).map(Member::key).collect();
-        leaving.retain(|member| !owners.contains(&member.key()));
-        self.leaving = last_of_each(leaving, Member::key);
+        let owners: HashSet<_> = kept.filter(|m| m.owned_slots()).map(|m| m.key).collect();
+        let orphans = dropped.iter().flat_map(|epoch| &epoch.members);
+        leaving.extend(orphans.filter(|m| m.owned_slots()).cloned());
+        leaving.retain(|member| !owners.contains(&member.key));
+        self.leaving = last_of_each(leaving, |member| member.key);
     }
 
     /// Everybody that it names; as they last were, come last.
@@ -170,7 +189,8 @@ impl History {
     ) -> bool {
         let member = |backend: &BackendConfig| {
             let live = live(backend.key)?;
-            Some(Member { backend: BackendSpec::from(backend), live, removed: false })
+            let (key, backend) = (backend.key, BackendSpec::from(backend));
+            Some(Member { key, backend, live, removed: false })
         };
         let members = service.backends.iter().filter_map(member).collect();
         let epoch = Epoch { since: now, ring_size, members };
@@ -181,7 +201,7 @@ impl History {
         {
             return false;
         }
-        past.epochs.push(epoch);
+        past.epochs.push(Arc::new(epoch));
         past.trim();
         true
     }
@@ -201,14 +221,13 @@ impl History {
     pub fn forget(&mut self, service: ServiceKey, backend: BackendKey) -> bool {
         let Some(past) = self.services.get_mut(&text(service)) else { return false };
         let listed = past.leaving.len();
-        past.leaving.retain(|member| member.key() != Some(backend));
+        past.leaving.retain(|member| member.key != backend);
         let mut known = past.leaving.len() < listed;
+        let names = |member: &Member| member.key == backend && !member.removed;
         for epoch in &mut past.epochs {
-            for member in &mut epoch.members {
-                if member.key() == Some(backend) && !member.removed {
-                    member.removed = true;
-                    known = true;
-                }
+            if let Some(place) = epoch.members.iter().position(names) {
+                Arc::make_mut(epoch).members[place].removed = true;
+                known = true;
             }
         }
         known
@@ -223,15 +242,16 @@ impl History {
         forward: Option<Forward>,
     ) -> bool {
         let past = self.services.entry(text(service)).or_default();
-        if past.members().any(|member| member.key() == Some(backend)) {
+        if past.members().any(|member| member.key == backend) {
             return false;
         }
+        let key = backend;
         let backend = BackendSpec {
-            address: backend.to_string(),
+            address: key.to_string(),
             forward: forward.map(|forward| forward.to_string()),
             ..BackendSpec::default()
         };
-        past.leaving.push(Member { backend, live: FULL, removed: false });
+        past.leaving.push(Member { key, backend, live: FULL, removed: false });
         true
     }
 
@@ -245,7 +265,7 @@ impl History {
 
     /// The rings that flows of a service may live by, the oldest first.
     pub fn former(&self, service: ServiceKey) -> Vec<FormerRing> {
-        self.epochs(service).iter().map(Epoch::former).collect()
+        self.epochs(service).iter().map(|epoch| epoch.former()).collect()
     }
 
     /// Slots of a service's last ring.
@@ -256,7 +276,7 @@ impl History {
     /// The share of its weight that each backend last served, in thousandths.
     pub fn last_live(&self, service: ServiceKey) -> BTreeMap<BackendKey, u16> {
         let members = self.epochs(service).last().map_or(&[][..], |epoch| &epoch.members);
-        members.iter().filter_map(|member| Some((member.key()?, member.live))).collect()
+        members.iter().map(|member| (member.key, member.live)).collect()
     }
 
     /// Backends that owned slots and are no longer the service's, as they last were. What doesn't
@@ -267,9 +287,11 @@ impl History {
         let alone = ServiceConfig { backends: Vec::new(), ..service.clone() };
         let mut leaving = Vec::new();
         for member in past.members().filter(|member| member.owned_slots()) {
-            let Some(key) = member.key().filter(|key| !present.contains(key)) else { continue };
+            if present.contains(&member.key) {
+                continue;
+            }
             if let Ok(backend) = member.backend.check(&alone, &[]) {
-                leaving.push(BackendConfig { key, ..backend });
+                leaving.push(BackendConfig { key: member.key, ..backend });
             }
         }
         let mut leaving = last_of_each(leaving, |backend| backend.key);
@@ -277,7 +299,7 @@ impl History {
         leaving
     }
 
-    fn epochs(&self, service: ServiceKey) -> &[Epoch] {
+    fn epochs(&self, service: ServiceKey) -> &[Arc<Epoch>] {
         self.services.get(&text(service)).map_or(&[], |past| past.epochs.as_slice())
     }
 }
