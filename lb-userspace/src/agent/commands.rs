@@ -4,6 +4,7 @@
 //! out of the file again.
 
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use super::{
     Agent,
@@ -15,9 +16,13 @@ use crate::{
         NewWeight, News, ServiceStatus,
     },
     config::{BackendSpec, ServiceSpec, backend_from_json, service_from_json},
+    health::HealthEvent,
     model::BackendKey,
     state::{BackendOverride, State},
 };
+
+/// How often a question gives way before it is answered whatever comes.
+const GIVES_WAY: u32 = 8;
 
 /// Whether a backend is told by its address alone.
 fn plain(spec: &Value) -> bool {
@@ -25,11 +30,26 @@ fn plain(spec: &Value) -> bool {
 }
 
 impl Agent {
-    pub(super) fn command(&mut self, command: Command) {
+    /// Does what it is told. A question whose answer takes long gives way to what checks found: it
+    /// comes back, to be asked again behind that.
+    pub(super) fn command(
+        &mut self,
+        command: Command,
+        found: &mpsc::Receiver<HealthEvent>,
+    ) -> Option<Command> {
         // Somebody who doesn't wait for the answer any more needs none.
         match command {
             Command::Status(reply) => {
-                let _ = reply.send(self.status());
+                let may = self.gave_way < GIVES_WAY;
+                match self.status(&|| may && !found.is_empty()) {
+                    Ok(None) => {
+                        self.gave_way += 1;
+                        return Some(Command::Status(reply));
+                    }
+                    Ok(Some(status)) => drop(reply.send(Ok(status))),
+                    Err(error) => drop(reply.send(Err(error))),
+                }
+                self.gave_way = 0;
             }
             Command::Stats(reply) => {
                 let _ = reply.send(self.stats());
@@ -61,6 +81,7 @@ impl Agent {
                 let _ = reply.send(self.explain(&query));
             }
         }
+        None
     }
 
     fn add_service(&mut self, spec: &Value, by: &Actor) -> Result<ServiceStatus, ApiError> {
@@ -244,7 +265,8 @@ impl Agent {
     fn service_status(&self, name: &str) -> Result<ServiceStatus, ApiError> {
         let service = self.service(name).ok_or_else(|| ApiError::no_service(name))?;
         let counters = self.plane.counters().map_err(status::failed)?;
-        Ok(View::new(self, &counters).service(service))
+        let view = View::new(self, &counters);
+        Ok(view.service(service, &|| false).expect("it gives way to nobody"))
     }
 
     fn backend_status(&self, name: &str, key: BackendKey) -> Result<BackendStatus, ApiError> {

@@ -141,6 +141,17 @@ async fn reached(time: Option<Instant>) {
     }
 }
 
+/// What was put off comes first.
+async fn next_command(
+    put_off: &mut Option<Command>,
+    commands: &mut mpsc::Receiver<Command>,
+) -> Option<Command> {
+    match put_off.take() {
+        Some(command) => Some(command),
+        None => commands.recv().await,
+    }
+}
+
 /// All state, owned by one task.
 struct Agent {
     config_path: PathBuf,
@@ -189,6 +200,8 @@ struct Agent {
     known_interfaces: Interfaces,
     events: EventLog,
     hooks: Hooks,
+    /// How often the question that is put off now was.
+    gave_way: u32,
     started: Instant,
     last_tick: Instant,
     last_reload: Option<Reload>,
@@ -225,6 +238,7 @@ impl Agent {
         if let Err(error) = self.listen_for_clients() {
             tracing::error!("next hops toward clients are not asked for: {error}");
         }
+        let mut put_off = None;
         loop {
             let lease_end = self.leases.next_end();
             tokio::select! {
@@ -252,7 +266,9 @@ impl Agent {
                 }
                 // Before commands: whoever asks all the time doesn't hold up what it is for.
                 _ = tick.tick() => self.tick(),
-                Some(command) = inputs.commands.recv() => self.command(command),
+                Some(command) = next_command(&mut put_off, &mut inputs.commands) => {
+                    put_off = self.command(command, &inputs.health);
+                }
                 Some(findings) = inputs.discovery.recv() => self.found(findings),
                 () = reached(lease_end) => self.leases_over(),
                 Some(end) = inputs.surveys.recv() => self.surveyed(end),

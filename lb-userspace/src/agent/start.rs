@@ -233,6 +233,7 @@ pub(super) async fn prepare(
         fullnat: FullnatWatch::new(fullnat_ends),
         health: Health::new(health_events),
         health_reactions: Histogram::default(),
+        gave_way: 0,
         discovery: Discovery::new(findings),
         leases: Leases::default(),
         agents: AgentChecks::new(agent_events),

@@ -38,11 +38,16 @@ pub(super) fn failed(error: dataplane::Error) -> ApiError {
 }
 
 impl Agent {
-    pub(super) fn status(&mut self) -> Result<Status, ApiError> {
+    /// All that there is to tell; `None` where something came up that doesn't wait for it.
+    pub(super) fn status(
+        &mut self,
+        gives_way: &dyn Fn() -> bool,
+    ) -> Result<Option<Status>, ApiError> {
         let counters = self.plane.counters().map_err(failed)?;
         let interfaces = self.interface_status()?;
         let view = View::new(self, &counters);
-        let services = self.effective.services.iter().map(|s| view.service(s)).collect();
+        let services = self.effective.services.iter().map(|s| view.service(s, gives_way));
+        let Some(services) = services.collect() else { return Ok(None) };
         let mut warnings = self.warnings.clone();
         warnings.extend(self.trouble.iter().map(|trouble| {
             format!("the data plane doesn't do what is desired, it is tried again: {trouble}")
@@ -59,7 +64,7 @@ impl Agent {
             }
         }
         warnings.extend(self.probe_warnings());
-        Ok(Status {
+        Ok(Some(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
@@ -76,7 +81,7 @@ impl Agent {
             reloads_failed_total: self.reloads_failed,
             last_reload: self.last_reload.clone(),
             warnings,
-        })
+        }))
     }
 
     fn flows_status(&self) -> FlowsStatus {
@@ -166,15 +171,21 @@ impl<'a> View<'a> {
         id.and_then(|id| self.counters.backends.get(id)).copied().unwrap_or_default()
     }
 
-    pub(super) fn service(&self, service: &ServiceConfig) -> ServiceStatus {
+    /// `None` where it gave way in between.
+    pub(super) fn service(
+        &self,
+        service: &ServiceConfig,
+        gives_way: &dyn Fn() -> bool,
+    ) -> Option<ServiceStatus> {
         let (ring_size, shares) = shares(&self.agent.actual, service.key);
         let backend = |backend: &BackendConfig| {
             let share = shares.get(&backend.key).copied().unwrap_or(0.0);
-            self.backend(service, backend, share)
+            (!gives_way()).then(|| self.backend(service, backend, share))
         };
+        let leaves = |status| BackendStatus { state: BackendState::Leaving, ..status };
         let leaving = self.agent.flows.leaving.get(&service.name).into_iter().flatten();
         let mode = self.agent.lives.mode(service.key);
-        ServiceStatus {
+        Some(ServiceStatus {
             name: service.name.clone(),
             vip: service.key.destination().to_string(),
             protocol: service.key.protocol.word().to_owned(),
@@ -187,11 +198,9 @@ impl<'a> View<'a> {
             up: self.agent.up.contains(&service.key),
             panic: mode.panic,
             backup_active: mode.backup,
-            backends: service.backends.iter().map(backend).collect(),
-            leaving: leaving
-                .map(|b| BackendStatus { state: BackendState::Leaving, ..backend(b) })
-                .collect(),
-        }
+            backends: service.backends.iter().map(backend).collect::<Option<_>>()?,
+            leaving: leaving.map(|left| backend(left).map(leaves)).collect::<Option<_>>()?,
+        })
     }
 
     fn discovery(&self, service: &ServiceConfig) -> Option<DiscoveryStatus> {
