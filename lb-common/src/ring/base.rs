@@ -149,7 +149,7 @@ impl Free {
 
     fn all(size: u32) -> Self {
         let mut all = Self(vec![u64::MAX; size.div_ceil(64) as usize]);
-        if let Some(last) = all.0.last_mut().filter(|_| size % 64 != 0) {
+        if let Some(last) = all.0.last_mut().filter(|_| !size.is_multiple_of(64)) {
             *last = (1 << (size % 64)) - 1;
         }
         all
