@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use xlb_tests::clients::http;
 use xlb_tests::clients::stream::{Stream, Streams};
-use xlb_tests::lab::{Family, Topology};
+use xlb_tests::clients::{crowd, http};
+use xlb_tests::lab::{Family, Host, Topology};
 use xlb_tests::scene::{ECHO, Scene, WEB};
 use xlb_tests::servers::{HTTP_PORT, UDP_PORT};
-use xlb_tests::xlb::{Agent, Forward, Service};
+use xlb_tests::xlb::{Agent, Forward, Protocol, Service};
 use xlb_tests::{need_root, wait};
 
 const READY: Duration = Duration::from_secs(20);
@@ -267,6 +267,60 @@ fn many_connections_of_one_client_never_collide() -> Result<()> {
     http::load(client, web, CONNECTIONS, 64)?.all_answered(CONNECTIONS)?;
     let drops = &agent.call(&["stats"])?["drops_total"];
     ensure!(drops["ports_exhausted"] == 0, "{drops}");
+    Ok(())
+}
+
+/// One client's 60,000 connections to one address and port, all open at once, over two backends.
+#[test]
+fn sixty_thousand_connections_of_one_client_are_open_at_once() -> Result<()> {
+    need_root!();
+    const CONNECTIONS: u64 = 60_000;
+    const PORT: u16 = 9000;
+    const CROWD: &str = "crowd";
+    let scene = Scene::new(Topology::TwoNicsGateway, Forward::Fullnat, 2)?;
+    let hosts = crowd::Hosts::start(&scene.lab.backends, PORT)?;
+    let mut settings = scene.settings(Family::V4, 2);
+    let target = Family::V4.vip_port(PORT);
+    let crowded = Service::new(CROWD, target, Protocol::Tcp, Forward::Fullnat);
+    settings.services.push(crowded.to(scene.lab.addresses(Family::V4)));
+    settings.fullnat.insert("ports".into(), "1024-60000".into());
+    settings.fullnat.insert("closing_timeout".into(), "1s".into());
+    let agent = Agent::start(&scene.lab.balancer.namespace, &settings)?;
+    // Apart from those of the crowd.
+    let others = "62000 65535";
+    scene.lab.client.namespace.sysctl("net/ipv4/ip_local_port_range", others)?;
+    scene.served_by(Family::V4, &["b1", "b2"])?;
+
+    let all = crowd::Crowd::open(&scene.lab.client, target, CONNECTIONS)?;
+    let told = agent.call(&["flows", "--service", CROWD, "--limit", "1"])?;
+    ensure!(told["matching"] == CONNECTIONS, "{} flows", told["matching"]);
+    all.ask()?;
+    all.ask()?;
+    let used = || -> Result<u64> {
+        let used = |backend: &Host| -> Result<u64> {
+            let status = agent.backend(CROWD, &backend.v4.to_string())?;
+            status["fullnat_ports"]["used"].as_u64().with_context(|| format!("{status}"))
+        };
+        scene.lab.backends.iter().map(used).sum()
+    };
+    wait::until("all ports to be counted", PATIENCE, || {
+        let used = used()?;
+        ensure!(used >= CONNECTIONS, "{used}");
+        Ok(())
+    })?;
+    let drops = &agent.call(&["stats"])?["drops_total"];
+    let refused: u64 = ["ports_exhausted", "flow_table_full", "no_flow"]
+        .iter()
+        .filter_map(|reason| drops[reason].as_u64())
+        .sum();
+    ensure!(refused == 0, "{drops}");
+    drop(all);
+    wait::until("the ports to come back", PATIENCE, || {
+        let used = used()?;
+        ensure!(used == 0, "{used} are taken");
+        Ok(())
+    })?;
+    drop(hosts);
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 pub mod arrivals;
 pub mod attempts;
 mod background;
+pub mod crowd;
 pub mod flood;
 pub mod http;
 pub mod stream;

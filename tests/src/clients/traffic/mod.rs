@@ -138,7 +138,7 @@ impl Traffic {
 }
 
 /// Clients and servers of a test are one process: each connection takes two descriptors of it.
-fn allow_many_descriptors() -> Result<()> {
+pub(super) fn allow_many_descriptors() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raise the limit of open descriptors")
 }
