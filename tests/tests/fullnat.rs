@@ -1,14 +1,15 @@
 //! Backends that know nothing of the VIP, of the balancer or of clients: `fullnat`.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+use xlb_tests::clients::flood::{Flood, Forged};
 use xlb_tests::clients::stream::{Stream, Streams};
 use xlb_tests::clients::{crowd, http};
-use xlb_tests::lab::{Family, Host, Topology};
+use xlb_tests::lab::{Family, Host, Topology, VIP4};
 use xlb_tests::scene::{ECHO, Scene, WEB};
 use xlb_tests::servers::{HTTP_PORT, UDP_PORT};
 use xlb_tests::xlb::{Agent, Forward, Protocol, Service};
@@ -322,6 +323,63 @@ fn sixty_thousand_connections_of_one_client_are_open_at_once() -> Result<()> {
     })?;
     drop(hosts);
     Ok(())
+}
+
+/// Connections that nobody goes on with fill the table up to its bound, are the first to be
+/// forgotten, and take the place of none that is open.
+#[test]
+fn a_flood_fills_the_table_and_ends_no_flow() -> Result<()> {
+    need_root!();
+    const CAPACITY: u64 = 4096;
+    let scene = Scene::new(Topology::TwoNicsGateway, Forward::Fullnat, 1)?;
+    let client = &scene.lab.client;
+    let mut settings = scene.settings(Family::V4, 1);
+    settings.fullnat.insert("flow_capacity".into(), (CAPACITY as i64).into());
+    // So long that what isn't open leaves for no other reason than the flood.
+    settings.fullnat.insert("opening_timeout".into(), "10m".into());
+    let agent = Agent::start(&scene.lab.balancer.namespace, &settings)?;
+    scene.served_by(Family::V4, &["b1"])?;
+    let web = Family::V4.vip_port(HTTP_PORT);
+    let streams = Streams::open(&client.namespace, web, STREAMS)?;
+    streams.progress(2)?;
+
+    let target = SocketAddrV4::new(VIP4, HTTP_PORT);
+    let flood = Flood::start(client, vec![(Forged::Syn, target)], 10_000, PATIENCE)?;
+    let drops = || -> Result<u64> {
+        let drops = agent.call(&["stats"])?["drops_total"]["flow_table_full"].as_u64();
+        drops.context("no count of flow_table_full")
+    };
+    let taken = || -> Result<u64> {
+        let status = agent.call(&["status"])?;
+        status["fullnat"]["taken"].as_u64().with_context(|| format!("{}", status["fullnat"]))
+    };
+    wait::until("the table to be full", READY, || {
+        let (drops, taken) = (drops()?, taken()?);
+        ensure!(drops > 0 && taken * 10 >= CAPACITY * 9, "{drops} drops, {taken} are taken");
+        Ok(())
+    })?;
+    // It fills up again whenever those that were quiet for too long are forgotten.
+    let full_once = drops()?;
+    wait::until("the table to be full again", READY, || {
+        let (drops, taken) = (drops()?, taken()?);
+        ensure!(taken <= CAPACITY, "{taken} are taken");
+        ensure!(drops > full_once, "{drops} drops");
+        Ok(())
+    })?;
+    streams.progress(10)?;
+    let mut open = flows(&agent, &["--limit", "5000"])?;
+    open.retain(|flow| flow["state"] == "open");
+    ensure!(open.len() == STREAMS, "{} of {STREAMS} are open", open.len());
+    drop(flood);
+    wait::until("most of the forged ones to be forgotten", READY, || {
+        let taken = taken()?;
+        ensure!(taken < CAPACITY / 4 * 3, "{taken} are taken");
+        Ok(())
+    })?;
+    streams.progress(10)?;
+    let broken: Vec<_> = streams.close().into_iter().filter(|s| s.broken.is_some()).collect();
+    ensure!(broken.is_empty(), "{} broke: {:?}", broken.len(), broken.first());
+    http::load(&client.namespace, web, 20, 5)?.all_answered(20)
 }
 
 /// `xlb flows` with arguments.
