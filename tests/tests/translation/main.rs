@@ -28,9 +28,11 @@ struct Row {
 }
 
 /// Every row of the matrix.
-const ROWS: [Row; 2] = [
+const ROWS: [Row; 4] = [
     Row { forward: Forward::Nat, vip: Family::V4, backends: Family::V4 },
     Row { forward: Forward::Nat, vip: Family::V6, backends: Family::V6 },
+    Row { forward: Forward::Fullnat, vip: Family::V4, backends: Family::V4 },
+    Row { forward: Forward::Fullnat, vip: Family::V6, backends: Family::V6 },
 ];
 
 /// What is served, on which port of the VIP and of the backends.
@@ -126,7 +128,7 @@ fn ping_and_tracepath_tell_of_the_vip() -> Result<()> {
         for row in ROWS {
             let vip = row.vip.vip();
             let bits = if vip.is_ipv4() { 32 } else { 128 };
-            lab.balancer.namespace.ip(&format!("addr add {vip}/{bits} dev lo"))?;
+            lab.balancer.namespace.ip(&format!("addr replace {vip}/{bits} dev lo"))?;
             // Every port: a path is probed on ports that nobody listens on.
             let any = Service::new("any", row.vip.vip_port(1), Protocol::Udp, row.forward);
             let host = if vip.is_ipv4() { vip.to_string() } else { format!("[{vip}]") };

@@ -36,6 +36,8 @@ const NAMES: usize = 250;
 const FIRST_PORT: u16 = 20_000;
 /// Bytes of captured frames that wait.
 const ROOM: usize = 64 << 20;
+/// Bytes of an Ethernet header.
+const ETHERNET_LEN: usize = 14;
 /// Bytes of a datagram.
 const DATAGRAM: usize = 1200;
 
@@ -152,6 +154,8 @@ impl Programs {
 pub struct Capture {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<Vec<Vec<u8>>>>,
+    /// The longest frame in bytes that comes by a wire.
+    longest: usize,
 }
 
 impl Capture {
@@ -165,6 +169,9 @@ impl Capture {
         let mut socket = socket.context("open a packet socket")?;
         socket.set_read_timeout(Some(Duration::from_millis(20)))?;
         setsockopt(&socket, RcvBufForce, &ROOM)?;
+        let links = host.namespace.ip_json("link show eth0")?;
+        let mtu = links[0]["mtu"].as_u64().context("eth0 has no MTU")?;
+        let longest = ETHERNET_LEN + usize::try_from(mtu)?;
         let (stop, own) = (Arc::new(AtomicBool::new(false)), host.mac);
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
@@ -184,13 +191,15 @@ impl Capture {
                 }
             }
         });
-        Ok(Self { stop, thread })
+        Ok(Self { stop, thread, longest })
     }
 
     /// Ends, and fails where tshark finds fault with a frame, or doesn't find everything in it.
     pub fn judge(self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
-        let frames = self.thread.join().ok().context("the capture panicked")??;
+        let mut frames = self.thread.join().ok().context("the capture panicked")??;
+        // The kernel put those together, after it had verified what they are from (GRO).
+        frames.retain(|frame| frame.len() <= self.longest);
         let files = scratch::directory()?;
         let path = files.path().join("frames.pcap");
         pcap::write(&path, &frames)?;
