@@ -6,32 +6,25 @@
 #[expect(dead_code, reason = "other tests use the rest")]
 mod frames;
 mod packets;
+mod through;
 
 use std::net::IpAddr;
 
 use frames::{MACS, TAGS, ethernet, ipv4, ipv6, record, tcp, udp};
 use lb_common::{
-    answer::{Request, Ways},
-    balance::balance,
-    carry_on::carry_on,
     directory_builder::{Entry, Transport},
     hash::Keys,
     id::{BackendId, ServiceId},
-    layout::{Affinity, Kind, Slot, Way},
-    packet::Packet,
-    tables::{MemoryBuffer, MemoryTables},
-    verdict::{DropReason, Outcome, Packed, Verdict},
+    layout::{Affinity, Kind, Slot},
+    tables::MemoryTables,
+    verdict::{DropReason, Verdict},
 };
 use packets::{addresses, assert_right, ether_type, from, packet, sealed};
+use through::{run, v6};
 
 const VIP4: [u8; 4] = [203, 0, 113, 10];
 const CLIENT4: [u8; 4] = [192, 0, 2, 1];
-const INGRESS: u32 = 3;
 const KINDS: [Kind; 5] = [Kind::L2, Kind::Ipv4, Kind::Ipv6, Kind::GueIpv4, Kind::GueIpv6];
-
-fn v6(text: &str) -> [u8; 16] {
-    text.parse::<std::net::Ipv6Addr>().unwrap().octets()
-}
 
 fn vip6() -> [u8; 16] {
     v6("2001:db8::10")
@@ -71,23 +64,6 @@ fn tables(kind: Kind, is_v4: bool, icmp_echo: bool) -> MemoryTables {
         tables.set_backend(BackendId(id), record);
     }
     tables
-}
-
-struct Nowhere;
-
-impl Ways for Nowhere {
-    fn way(&self, _: Request<'_>) -> Result<Way, DropReason> {
-        Err(DropReason::NoRoute)
-    }
-}
-
-fn run(tables: &MemoryTables, frame: &[u8]) -> (Outcome, Vec<u8>) {
-    let mut buffer = MemoryBuffer::new(frame, 128, INGRESS);
-    let mut outcome: Packed = balance(Packet::new(&mut buffer), tables);
-    while let Some(may_be) = outcome.may_be() {
-        outcome = carry_on(Packet::new(&mut buffer), may_be, tables, &Nowhere);
-    }
-    (outcome.into(), buffer.frame())
 }
 
 /// An ICMP error of a router about what a VIP sent to the client, of which so many bytes of the

@@ -6,14 +6,12 @@
 #[expect(dead_code, reason = "other tests use the rest")]
 mod frames;
 mod packets;
+mod through;
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use frames::{MACS, TAGS, ethernet, ipv4, tcp, udp};
 use lb_common::{
-    answer::{Request, Ways},
-    balance::balance,
-    carry_on::carry_on,
     checksum,
     directory_builder::{Entry, Transport},
     flow::flag::{ACK, FIN, RST, SYN},
@@ -21,17 +19,16 @@ use lb_common::{
     id::{BackendId, ServiceId},
     layout::{
         ANSWERS, Affinity, AnswerEntry, AnswerKey, BackendRecord, FULLNAT, Kind, PoolRange, Slot,
-        Stage, Way,
+        Stage,
     },
     network::mapped,
-    packet::Packet,
-    tables::{MemoryBuffer, MemoryTables},
-    verdict::{DropReason, Outcome, Verdict},
+    tables::MemoryTables,
+    verdict::{DropReason, Verdict},
 };
 use packets::{addresses, assert_right, ether_type, from, packet, sealed, shape};
 use proptest::prelude::*;
+use through::{run, run_by, v6};
 
-const INGRESS: u32 = 3;
 const BACKEND_PORT: u16 = 8080;
 const VIP4: [u8; 4] = [203, 0, 113, 10];
 const BACKEND4: [u8; 4] = [10, 0, 0, 11];
@@ -40,10 +37,6 @@ const POOL4: [u8; 4] = [10, 0, 0, 2];
 const CLIENT4: [u8; 4] = [192, 0, 2, 1];
 const FIRST_PORT: u16 = 1024;
 const PORTS: u16 = 4;
-
-fn v6(text: &str) -> [u8; 16] {
-    text.parse::<std::net::Ipv6Addr>().unwrap().octets()
-}
 
 /// VIP, backend, client and pool of a family.
 fn hosts(is_v4: bool) -> [Vec<u8>; 4] {
@@ -123,29 +116,6 @@ fn other_takes_over(tables: &mut MemoryTables) {
     let other = record(true, &[10, 0, 0, 12], BACKEND_PORT);
     tables.set_backend(OTHER, BackendRecord { generation: 5, ..other });
     tables.slots[..7].fill(Slot::stable(OTHER));
-}
-
-struct Everywhere(Result<Way, DropReason>);
-
-const WAY: Way = Way { macs: [1, 2, 3], ifindex: 9, mtu: 1400 };
-
-impl Ways for Everywhere {
-    fn way(&self, _: Request<'_>) -> Result<Way, DropReason> {
-        self.0
-    }
-}
-
-fn run_by(tables: &MemoryTables, frame: &[u8], way: Result<Way, DropReason>) -> (Outcome, Vec<u8>) {
-    let mut buffer = MemoryBuffer::new(frame, 64, INGRESS);
-    let mut outcome = balance(Packet::new(&mut buffer), tables);
-    while let Some(may_be) = outcome.may_be() {
-        outcome = carry_on(Packet::new(&mut buffer), may_be, tables, &Everywhere(way));
-    }
-    (outcome.into(), buffer.frame())
-}
-
-fn run(tables: &MemoryTables, frame: &[u8]) -> (Outcome, Vec<u8>) {
-    run_by(tables, frame, Ok(WAY))
 }
 
 fn ports(packet: &[u8]) -> (u16, u16) {

@@ -6,40 +6,32 @@
 #[expect(dead_code, reason = "other tests use the rest")]
 mod frames;
 mod packets;
+mod through;
 
 use std::net::IpAddr;
 
 use frames::{MACS, TAGS, ethernet, ipv4, ipv6, tcp, udp};
 use lb_common::{
-    answer::{Request, Ways},
-    balance::balance,
-    carry_on::carry_on,
     checksum,
     directory_builder::{Entry, Transport},
     hash::Keys,
     id::{BackendId, ServiceId},
     layout::{
         ANSWERS, ANSWERS_OF_ANY_PORT, Affinity, AnswerEntry, AnswerKey, BackendRecord, Kind, Slot,
-        Way,
     },
     network::mapped,
-    packet::Packet,
-    tables::{MemoryBuffer, MemoryTables},
-    verdict::{DropReason, Outcome, Packed, Verdict},
+    tables::MemoryTables,
+    verdict::{DropReason, Verdict},
 };
 use packets::{addresses, assert_right, ether_type, from, packet, sealed, shape};
 use proptest::prelude::*;
+use through::{run, run_by, v6};
 
-const INGRESS: u32 = 3;
 const BACKEND_PORT: u16 = 8080;
 const VIP4: [u8; 4] = [203, 0, 113, 10];
 const BACKEND4: [u8; 4] = [10, 0, 0, 11];
 /// What [`ipv4`] and [`ipv6`] send from.
 const CLIENT4: [u8; 4] = [192, 0, 2, 1];
-
-fn v6(text: &str) -> [u8; 16] {
-    text.parse::<std::net::Ipv6Addr>().unwrap().octets()
-}
 
 fn vip6() -> [u8; 16] {
     v6("2001:db8::10")
@@ -103,30 +95,6 @@ fn tables() -> MemoryTables {
         tables.answers.insert(AnswerKey::new(address, port, service.transport as u8), entry);
     }
     tables
-}
-
-/// A way for everybody, or none for a reason.
-struct Everywhere(Result<Way, DropReason>);
-
-const WAY: Way = Way { macs: [1, 2, 3], ifindex: 9, mtu: 1400 };
-
-impl Ways for Everywhere {
-    fn way(&self, _: Request<'_>) -> Result<Way, DropReason> {
-        self.0
-    }
-}
-
-fn run_by(tables: &MemoryTables, frame: &[u8], way: Result<Way, DropReason>) -> (Outcome, Vec<u8>) {
-    let mut buffer = MemoryBuffer::new(frame, 64, INGRESS);
-    let mut outcome: Packed = balance(Packet::new(&mut buffer), tables);
-    if let Some(may_be) = outcome.may_be() {
-        outcome = carry_on(Packet::new(&mut buffer), may_be, tables, &Everywhere(way));
-    }
-    (outcome.into(), buffer.frame())
-}
-
-fn run(tables: &MemoryTables, frame: &[u8]) -> (Outcome, Vec<u8>) {
-    run_by(tables, frame, Ok(WAY))
 }
 
 /// VIP, backend and client of a family.
