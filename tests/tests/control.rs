@@ -1,15 +1,16 @@
 //! ICMP through the balancer: errors reach the backends that they are meant for, who sends too big
 //! packets is told what fits, and pings are answered.
 
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use xlb_tests::clients::http;
-use xlb_tests::lab::{Family, Lab, SEGMENT_MTU, Topology};
+use xlb_tests::lab::{CLIENT_MTU, Family, Lab, SEGMENT_MTU, Topology};
 use xlb_tests::netns::{Namespace, run};
-use xlb_tests::scene::Scene;
-use xlb_tests::servers::HTTP_PORT;
+use xlb_tests::scene::{ECHO, Scene};
+use xlb_tests::servers::{HTTP_PORT, UDP_PORT};
 use xlb_tests::xlb::{Agent, Forward, Protocol, Service, Settings};
 use xlb_tests::{need_root, wait};
 
@@ -17,6 +18,8 @@ const READY: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(60);
 const LARGE: usize = 4 << 20;
 const DIRECT: [Forward; 3] = [Forward::L2, Forward::Ipip, Forward::Gue];
+/// Whose answers go through the balancer.
+const ANSWERED: [Forward; 2] = [Forward::Nat, Forward::Fullnat];
 /// What the narrow hop takes.
 const NARROW: u16 = 1400;
 
@@ -186,6 +189,62 @@ fn pings_of_a_vip_are_answered() -> Result<()> {
         let _ = run(flood.arg(Family::V4.vip().to_string()), "");
         let limited = agent.call(&["stats"])?["drops_total"]["rate_limited"].as_u64();
         ensure!(limited.is_some_and(|limited| limited > 0), "{limited:?} over the bound");
+    }
+    Ok(())
+}
+
+/// A backend's "port unreachable" is about the packet that the client sent.
+#[test]
+fn port_unreachable_reaches_the_client() -> Result<()> {
+    need_root!();
+    let gateways = [Topology::OneNicGateway, Topology::TwoNicsGateway];
+    for (topology, forward) in gateways.into_iter().flat_map(|t| ANSWERED.map(|f| (t, f))) {
+        let scene = Scene::new(topology, forward, 1)?;
+        for family in Family::ALL {
+            scene.kill_server(0);
+            let _agent = Agent::start(&scene.lab.balancer.namespace, &scene.settings(family, 1))?;
+            let echo = family.vip_port(UDP_PORT);
+            let case = || format!("{topology:?} {forward:?} {family:?}, service {ECHO}");
+            scene.lab.client.namespace.run(|| refused(echo))?.with_context(case)?;
+            scene.start_server(0)?;
+        }
+    }
+    Ok(())
+}
+
+/// Fails unless the kernel says that the port is closed: it takes an ICMP error only if all that is
+/// quoted is the socket's own.
+fn refused(target: SocketAddr) -> Result<()> {
+    let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(target)?;
+    socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+    wait::until("the closed port to be told", READY, || {
+        let asked = socket.send(b"hello").and_then(|_| socket.recv(&mut [0; 64]));
+        match asked {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+            other => bail!("the answer was {other:?}"),
+        }
+    })
+}
+
+/// The way to the client takes shorter packets than both ends know of.
+#[test]
+fn answers_that_are_too_long_become_shorter() -> Result<()> {
+    need_root!();
+    for forward in ANSWERED {
+        let scene = Scene::new(Topology::TwoNicsGateway, forward, 1)?;
+        let balancer = &scene.lab.balancer.namespace;
+        for family in Family::ALL {
+            let case = || format!("{forward:?} {family:?}");
+            let _agent = Agent::start(balancer, &scene.settings(family, 1))?;
+            scene.served_by(family, &["b1"])?;
+            balancer.ip("link set front mtu 1300")?;
+            let web = family.vip_port(HTTP_PORT);
+            let client = &scene.lab.client.namespace;
+            http::download(client, web, LARGE, PATIENCE).with_context(case)?;
+            balancer.ip(&format!("link set front mtu {CLIENT_MTU}"))?;
+        }
     }
     Ok(())
 }

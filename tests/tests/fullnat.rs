@@ -1,17 +1,16 @@
 //! Backends that know nothing of the VIP, of the balancer or of clients: `fullnat`.
 
-use std::io;
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use xlb_tests::clients::flood::{Flood, Forged};
 use xlb_tests::clients::stream::{Stream, Streams};
 use xlb_tests::clients::{crowd, http};
 use xlb_tests::lab::{Family, Host, Topology, VIP4};
 use xlb_tests::scene::{ECHO, Scene, WEB};
-use xlb_tests::servers::{HTTP_PORT, UDP_PORT};
+use xlb_tests::servers::HTTP_PORT;
 use xlb_tests::xlb::{Agent, Forward, Protocol, Service};
 use xlb_tests::{need_root, wait};
 
@@ -92,58 +91,6 @@ fn one_address_is_vip_and_pool() -> Result<()> {
         })?;
         http::load(client, web, 2000, 32)?.all_answered(2000)?;
         http::upload(client, web, LARGE, PATIENCE).with_context(|| format!("{family:?}"))?;
-    }
-    Ok(())
-}
-
-/// A backend's "port unreachable" is about the packet that the client sent.
-#[test]
-fn port_unreachable_reaches_the_client() -> Result<()> {
-    need_root!();
-    for topology in TOPOLOGIES {
-        let scene = Scene::new(topology, Forward::Fullnat, 1)?;
-        for family in Family::ALL {
-            scene.kill_server(0);
-            let _agent = Agent::start(&scene.lab.balancer.namespace, &scene.settings(family, 1))?;
-            let echo = family.vip_port(UDP_PORT);
-            let case = || format!("{topology:?} {family:?}, service {ECHO}");
-            scene.lab.client.namespace.run(|| refused(echo))?.with_context(case)?;
-            scene.start_server(0)?;
-        }
-    }
-    Ok(())
-}
-
-/// Fails unless the kernel says that the port is closed: it takes an ICMP error only if all that is
-/// quoted is the socket's own.
-fn refused(target: SocketAddr) -> Result<()> {
-    let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let socket = UdpSocket::bind(any)?;
-    socket.connect(target)?;
-    socket.set_read_timeout(Some(Duration::from_millis(300)))?;
-    wait::until("the closed port to be told", READY, || {
-        let asked = socket.send(b"hello").and_then(|_| socket.recv(&mut [0; 64]));
-        match asked {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-            other => bail!("the answer was {other:?}"),
-        }
-    })
-}
-
-/// The way to the client takes shorter packets than both ends know of.
-#[test]
-fn answers_that_are_too_long_become_shorter() -> Result<()> {
-    need_root!();
-    let scene = Scene::new(Topology::TwoNicsGateway, Forward::Fullnat, 1)?;
-    let balancer = &scene.lab.balancer.namespace;
-    for family in Family::ALL {
-        let _agent = Agent::start(balancer, &scene.settings(family, 1))?;
-        scene.served_by(family, &["b1"])?;
-        balancer.ip("link set front mtu 1300")?;
-        let web = family.vip_port(HTTP_PORT);
-        let client = &scene.lab.client.namespace;
-        http::download(client, web, LARGE, PATIENCE).with_context(|| format!("{family:?}"))?;
-        balancer.ip("link set front mtu 1380")?;
     }
     Ok(())
 }

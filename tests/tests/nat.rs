@@ -1,23 +1,21 @@
 //! Backends that know nothing of the VIP: what `nat` turns toward them, and back.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Socket, Type};
 use xlb_tests::clients::http;
 use xlb_tests::clients::stream::Streams;
 use xlb_tests::frames::mac_text;
 use xlb_tests::lab::{Family, Topology};
-use xlb_tests::scene::{ECHO, Scene, WEB};
-use xlb_tests::servers::{HTTP_PORT, UDP_PORT};
+use xlb_tests::scene::{Scene, WEB};
+use xlb_tests::servers::HTTP_PORT;
 use xlb_tests::xlb::{Agent, Forward, Service};
 use xlb_tests::{need_root, wait};
 
 const READY: Duration = Duration::from_secs(20);
-const PATIENCE: Duration = Duration::from_secs(60);
-const LARGE: usize = 16 << 20;
 /// Connections that a test holds open.
 const STREAMS: usize = 60;
 
@@ -105,58 +103,6 @@ fn answers_are_explained() -> Result<()> {
             ensure!(explain(nobody, client)?["verdict"] == "pass", "it isn't passed");
             ensure!(agent.call(&["stats"])? == before, "explaining is counted");
         }
-    }
-    Ok(())
-}
-
-/// A backend's "port unreachable" is about the packet that the client sent.
-#[test]
-fn port_unreachable_reaches_the_client() -> Result<()> {
-    need_root!();
-    for topology in TOPOLOGIES {
-        let scene = Scene::new(topology, Forward::Nat, 1)?;
-        for family in Family::ALL {
-            scene.kill_server(0);
-            let _agent = Agent::start(&scene.lab.balancer.namespace, &scene.settings(family, 1))?;
-            let echo = family.vip_port(UDP_PORT);
-            let case = || format!("{topology:?} {family:?}, service {ECHO}");
-            scene.lab.client.namespace.run(|| refused(echo))?.with_context(case)?;
-            scene.start_server(0)?;
-        }
-    }
-    Ok(())
-}
-
-/// Fails unless the kernel says that the port is closed: it takes an ICMP error only if all that is
-/// quoted is the socket's own.
-fn refused(target: SocketAddr) -> Result<()> {
-    let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let socket = UdpSocket::bind(any)?;
-    socket.connect(target)?;
-    socket.set_read_timeout(Some(Duration::from_millis(300)))?;
-    wait::until("the closed port to be told", READY, || {
-        let asked = socket.send(b"hello").and_then(|_| socket.recv(&mut [0; 64]));
-        match asked {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-            other => bail!("the answer was {other:?}"),
-        }
-    })
-}
-
-/// The way to the client takes shorter packets than both ends know of.
-#[test]
-fn answers_that_are_too_long_become_shorter() -> Result<()> {
-    need_root!();
-    let scene = Scene::new(Topology::TwoNicsGateway, Forward::Nat, 1)?;
-    let balancer = &scene.lab.balancer.namespace;
-    for family in Family::ALL {
-        let _agent = Agent::start(balancer, &scene.settings(family, 1))?;
-        scene.served_by(family, &["b1"])?;
-        balancer.ip("link set front mtu 1300")?;
-        let web = family.vip_port(HTTP_PORT);
-        let client = &scene.lab.client.namespace;
-        http::download(client, web, LARGE, PATIENCE).with_context(|| format!("{family:?}"))?;
-        balancer.ip("link set front mtu 1380")?;
     }
     Ok(())
 }
