@@ -105,6 +105,9 @@ fn journey<N: Network, B: Buffer>(packet: Packet<B>, link: Link, tables: &impl T
     });
     match done {
         Ok(Done::Written) => forwarded,
+        Ok(Done::HandedOver) if record.is_across() => {
+            Packed::refused_unless(MayBe::across::<N>(), DropReason::Inconsistent, id, backend)
+        }
         Ok(Done::HandedOver) => {
             Packed::refused_unless(MayBe::fullnat::<N>(), DropReason::Inconsistent, id, backend)
         }

@@ -5,7 +5,7 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use crate::{
     answer::{self, Ways},
     control,
-    fullnat::{self, Translations},
+    fullnat::{self, Translations, across},
     packet::{Buffer, Packet},
     too_big,
     verdict::{MayBe, Packed},
@@ -37,5 +37,19 @@ pub fn carry_on<B: Buffer>(
         MayBe::TooLongIpv4 => too_big::too_long::<Ipv4Hdr, B>(packet, tables),
         MayBe::TooLongIpv6 => too_big::too_long::<Ipv6Hdr, B>(packet, tables),
         MayBe::FullnatErrorIpv6 => fullnat::error::<Ipv6Hdr, B>(packet, tables, ways),
+        MayBe::AcrossIpv4 => across::toward::<Ipv4Hdr, B>(packet, tables),
+        MayBe::AcrossIpv6 => across::toward::<Ipv6Hdr, B>(packet, tables),
+        MayBe::BackAcrossIpv4 => across::back::<Ipv4Hdr, B>(packet, tables, ways),
+        MayBe::BackAcrossIpv6 => across::back::<Ipv6Hdr, B>(packet, tables, ways),
+        MayBe::ErrorAcrossIpv4 => across::error::<Ipv4Hdr, B>(packet, tables, ways),
+        MayBe::ErrorAcrossIpv6 => across::error::<Ipv6Hdr, B>(packet, tables, ways),
+        MayBe::SendAcrossIpv4 => across::send::<Ipv4Hdr, B>(packet, tables),
+        MayBe::SendAcrossIpv6 => across::send::<Ipv6Hdr, B>(packet, tables),
+        MayBe::ReturnAcrossIpv4 => across::give_back::<Ipv4Hdr, B>(packet, tables),
+        MayBe::ReturnAcrossIpv6 => across::give_back::<Ipv6Hdr, B>(packet, tables),
+        MayBe::TellAcrossIpv4 => across::tell::<Ipv4Hdr, B>(packet, tables),
+        MayBe::TellAcrossIpv6 => across::tell::<Ipv6Hdr, B>(packet, tables),
+        MayBe::AboutAcrossIpv4 => across::error_about_answer::<Ipv4Hdr, B>(packet, tables),
+        MayBe::AboutAcrossIpv6 => across::error_about_answer::<Ipv6Hdr, B>(packet, tables),
     }
 }

@@ -6,6 +6,7 @@
 //! is how a port is taken, so two flows never have the same toward one backend. Entries are deleted
 //! by the agent alone.
 
+pub mod across;
 mod errors;
 mod search;
 
@@ -18,7 +19,7 @@ use crate::{
     id::{BackendId, ServiceId},
     layout::{
         BackendRecord, FULLNAT, FlowKey, Handed, Kind, Progress, ReturnKey, Sought,
-        TranslatedPlace, TranslatedWords, Translation, Turn,
+        TranslatedPlace, TranslatedWords, Translation, Turn, Way,
     },
     link::MACS_LEN,
     network::{Address, Network, TCP, UDP, words},
@@ -53,6 +54,12 @@ pub trait Translations: Tables {
     /// What the first program found of this packet.
     fn handed_over(&self) -> Option<Handed>;
 
+    /// Tells the program that goes on with the packet which way it leaves by.
+    fn hand_way(&self, way: &Way);
+
+    /// The way that an earlier program found for this packet.
+    fn handed_way(&self) -> Option<Way>;
+
     /// A flow's entry.
     fn translated<'t>(
         &'t self,
@@ -86,6 +93,9 @@ pub trait Translations: Tables {
 
     /// Counts a flow that begins.
     fn count_opened(&self);
+
+    /// An IPv4 packet's identification, which nobody can guess from earlier ones (RFC 7739).
+    fn identification(&self) -> u16;
 }
 
 /// The kind of records for VIPs of a family.
@@ -407,6 +417,14 @@ pub fn back<N: Network, B: Buffer>(
     let key = ReturnKey::new(backend, pool, ports, transport.protocol);
     let Some(known) = known(&key, tables) else { return otherwise(header, false, tables) };
     let who = known.who();
+    if known.record.kind != kind_of::<N>() as u8 {
+        return Packed::refused_unless(
+            MayBe::back_across::<N>(),
+            DropReason::Inconsistent,
+            who.0,
+            who.1,
+        );
+    }
     let refused = |reason| Packed::refused(reason, who.0, who.1);
     let flags = match flow::flags(&packet, offset, header, *transport) {
         Ok(flags) => flags,

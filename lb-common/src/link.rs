@@ -71,6 +71,19 @@ impl Tags {
         network: NetworkProtocol,
     ) -> Result<usize, DropReason> {
         packet.write(0, macs)?;
+        self.write_behind_macs(packet, network)
+    }
+
+    /// The same without the MAC addresses.
+    ///
+    /// # Errors
+    /// As [`Tags::write`].
+    #[inline(always)]
+    pub fn write_behind_macs<B: Buffer>(
+        self,
+        packet: &mut Packet<B>,
+        network: NetworkProtocol,
+    ) -> Result<usize, DropReason> {
         if self.count > 0 {
             packet.write(MACS_LEN, self.tags[0])?;
         }

@@ -2,7 +2,7 @@
 
 use core::marker::PhantomData;
 
-use crate::verdict::DropReason;
+use crate::{checksum::fold_words, verdict::DropReason};
 
 /// Where a frame lies: the kernel's buffer behind an XDP context, or a test's.
 ///
@@ -93,6 +93,22 @@ unsafe fn store<T: Wire>(value: &T, to: *mut u8) {
     }
 }
 
+/// The sum over so many 32-bit words.
+///
+/// # Safety
+/// They may be read.
+#[inline(always)]
+unsafe fn words_sum<const WORDS: usize>(at: usize) -> u64 {
+    let mut sum = 0;
+    let mut index = 0;
+    while index < WORDS {
+        // SAFETY: the caller says so.
+        sum += u64::from(unsafe { ((at + 4 * index) as *const u32).read_unaligned() });
+        index += 1;
+    }
+    sum
+}
+
 /// Copies one word.
 ///
 /// # Safety
@@ -101,6 +117,63 @@ unsafe fn store<T: Wire>(value: &T, to: *mut u8) {
 unsafe fn word<W: Copy>(from: *const u8, to: *mut u8, at: usize) {
     // SAFETY: the caller says so.
     unsafe { to.add(at).cast::<W>().write_unaligned(from.add(at).cast::<W>().read_unaligned()) };
+}
+
+/// What [`sum_between`] gives where it finds too little.
+const NO_SUM: u32 = u32::MAX;
+
+/// [`Packet::sum_of`]. Both addresses are those of a buffer.
+///
+/// Not inlined: the verifier forgets by which turn of the loop it came back.
+#[inline(never)]
+fn sum_between<const MOST: usize>(start: usize, end: usize, len: u32) -> u32 {
+    const CHUNK: usize = 32;
+    let len = len as usize;
+    if len > MOST {
+        return NO_SUM;
+    }
+    let mut sum = 0;
+    let mut at = start;
+    let mut chunks = 0;
+    while chunks < len / CHUNK && chunks < MOST / CHUNK {
+        // Else the compiler reckons with the end how often, and the verifier has that pointer left
+        // alone.
+        at = core::hint::black_box(at);
+        if at + CHUNK > end {
+            return NO_SUM;
+        }
+        // SAFETY: the bytes are inside the frame, checked above.
+        sum += unsafe { words_sum::<{ CHUNK / 4 }>(at) };
+        at += CHUNK;
+        chunks += 1;
+    }
+    // Not where the loop ended: that is another pointer for the verifier after each turn.
+    let mut at = core::hint::black_box(start + len / CHUNK * CHUNK);
+    macro_rules! piece {
+        ($len:literal, $sum:expr) => {
+            if len & $len != 0 {
+                if at + $len > end {
+                    return NO_SUM;
+                }
+                // SAFETY: the bytes are inside the frame, checked above.
+                sum += unsafe { $sum(at) };
+                at += $len;
+            }
+        };
+    }
+    piece!(16, words_sum::<4>);
+    piece!(8, words_sum::<2>);
+    piece!(4, words_sum::<1>);
+    piece!(2, |at| u64::from((at as *const u16).read_unaligned()));
+    if len & 1 != 0 {
+        if at + 1 > end {
+            return NO_SUM;
+        }
+        // SAFETY: the byte is inside the frame, checked above.
+        let byte = unsafe { (at as *const u8).read() };
+        sum += u64::from(u16::from_ne_bytes([byte, 0]));
+    }
+    fold_words(sum).into()
 }
 
 /// One frame, of which the first piece of memory, with all headers, can be read and written.
@@ -157,15 +230,17 @@ impl<B: Buffer> Packet<B> {
         if !self.holds(offset, WORDS * size_of::<u32>()) {
             return None;
         }
-        let mut sum = 0;
-        let mut index = 0;
-        while index < WORDS {
-            let word = (self.start + offset + index * size_of::<u32>()) as *const u32;
-            // SAFETY: the bytes are inside the frame, checked above.
-            sum += u64::from(unsafe { word.read_unaligned() });
-            index += 1;
-        }
-        Some(sum)
+        // SAFETY: the bytes are inside the frame, checked above.
+        Some(unsafe { words_sum::<WORDS>(self.start + offset) })
+    }
+
+    /// The folded sum over the first `len` bytes, by 16-bit big-endian words, an odd byte with a zero
+    /// behind it; `None` past the end of what can be read, or for more than `MOST`, which is less than
+    /// 2¹⁶.
+    #[inline(always)]
+    pub fn sum_of<const MOST: usize>(&self, len: usize) -> Option<u16> {
+        let sum = sum_between::<MOST>(self.start, self.end, len as u32);
+        (sum != NO_SUM).then_some(sum as u16)
     }
 
     /// Writes a value at `offset` bytes.
@@ -272,6 +347,20 @@ mod tests {
         let bytes = buffer.frame();
         assert_eq!(bytes[1..=LEN], value);
         assert!(bytes[0] == 0 && bytes[LEN + 1..].iter().all(|byte| *byte == 0), "{LEN}");
+    }
+
+    #[test]
+    fn sums_are_those_of_whole_words_and_what_is_left() {
+        let bytes: Vec<u8> = (0..300u32).map(|at| ((at * 151) >> 3) as u8 | 0x80).collect();
+        let mut buffer = MemoryBuffer::new(&bytes, 0, 1);
+        let packet = Packet::new(&mut buffer);
+        for len in 0..=300 {
+            let sum = packet.sum_of::<300>(len);
+            let mut even = bytes[..len].to_vec();
+            even.resize(len.next_multiple_of(2), 0);
+            assert_eq!(sum, Some(crate::checksum::sum(&even)), "{len}");
+        }
+        assert_eq!((packet.sum_of::<299>(300), packet.sum_of::<500>(301)), (None, None));
     }
 
     #[test]

@@ -72,6 +72,19 @@ impl<N: Network> IcmpError<N> {
         Some(Self { at, quoted, protocol, offset, len: len - before, ports })
     }
 
+    /// Where the quoted transport header is, behind the network header's first byte.
+    #[inline(always)]
+    pub const fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// Bytes that are quoted of the transport header and what follows it; one at least.
+    #[inline(always)]
+    #[expect(clippy::len_without_is_empty, reason = "ports are always quoted")]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
     /// Replaces one end of the quoted packet, of which `port` is the port, host order. `outside` is
     /// what the addresses of the error's own header gain, which ICMPv6's checksum covers.
     ///

@@ -198,7 +198,7 @@ pub fn address<N: Network, B: Buffer>(
 /// Updates the checksum of a TCP or UDP header, if there is one. Returns what the sum over the
 /// header gains by that alone.
 #[inline(always)]
-fn transport_checksum<B: Buffer>(
+pub(crate) fn transport_checksum<B: Buffer>(
     packet: &mut Packet<B>,
     headers: Headers,
     difference: u32,

@@ -87,15 +87,43 @@ pub enum MayBe {
     AboutAnswerIpv4 = 12,
     /// The same by IPv6.
     AboutAnswerIpv6 = 13,
+    /// A client's packet by IPv4 for a backend of IPv6, under `fullnat`.
+    AcrossIpv4 = 14,
+    /// One by IPv6 for a backend of IPv4.
+    AcrossIpv6 = 15,
+    /// An answer by IPv4 to a client of IPv6.
+    BackAcrossIpv4 = 16,
+    /// One by IPv6 to a client of IPv4.
+    BackAcrossIpv6 = 17,
+    /// An ICMP error about a packet of a client of IPv6.
+    ErrorAcrossIpv4 = 18,
+    /// An ICMPv6 error about a packet of a client of IPv4.
+    ErrorAcrossIpv6 = 19,
+    /// An ICMP error about an answer of a backend of IPv6.
+    AboutAcrossIpv4 = 20,
+    /// An ICMPv6 error about an answer of a backend of IPv4.
+    AboutAcrossIpv6 = 21,
+    /// An ICMP error about a packet of a client of IPv6, whose way is found.
+    TellAcrossIpv4 = 22,
+    /// An ICMPv6 error about a packet of a client of IPv4, whose way is found.
+    TellAcrossIpv6 = 23,
+    /// A client's packet by IPv4 for a backend of IPv6, whose flow is known.
+    SendAcrossIpv4 = 24,
+    /// One by IPv6 for a backend of IPv4.
+    SendAcrossIpv6 = 25,
+    /// An answer by IPv4 to a client of IPv6, whose way is found.
+    ReturnAcrossIpv4 = 26,
+    /// One by IPv6 to a client of IPv4.
+    ReturnAcrossIpv6 = 27,
     /// An ICMP message to a VIP.
-    ControlIpv4 = 14,
+    ControlIpv4 = 28,
     /// The same of ICMPv6.
-    ControlIpv6 = 15,
+    ControlIpv6 = 29,
 }
 
 impl MayBe {
     /// Every one, in the order of their numbers, and the name of its program.
-    pub const ALL: [(Self, &'static str); 16] = [
+    pub const ALL: [(Self, &'static str); 30] = [
         (Self::AnswerIpv4, "xlb_answer_ipv4"),
         (Self::AnswerIpv6, "xlb_answer_ipv6"),
         (Self::ErrorIpv4, "xlb_error_ipv4"),
@@ -110,6 +138,20 @@ impl MayBe {
         (Self::TooLongIpv6, "xlb_too_long_ipv6"),
         (Self::AboutAnswerIpv4, "xlb_about_answer_ipv4"),
         (Self::AboutAnswerIpv6, "xlb_about_answer_ipv6"),
+        (Self::AcrossIpv4, "xlb_across_ipv4"),
+        (Self::AcrossIpv6, "xlb_across_ipv6"),
+        (Self::BackAcrossIpv4, "xlb_back_across_ipv4"),
+        (Self::BackAcrossIpv6, "xlb_back_across_ipv6"),
+        (Self::ErrorAcrossIpv4, "xlb_error_across_ipv4"),
+        (Self::ErrorAcrossIpv6, "xlb_error_across_ipv6"),
+        (Self::AboutAcrossIpv4, "xlb_about_across_ipv4"),
+        (Self::AboutAcrossIpv6, "xlb_about_across_ipv6"),
+        (Self::TellAcrossIpv4, "xlb_tell_across_ipv4"),
+        (Self::TellAcrossIpv6, "xlb_tell_across_ipv6"),
+        (Self::SendAcrossIpv4, "xlb_send_across_ipv4"),
+        (Self::SendAcrossIpv6, "xlb_send_across_ipv6"),
+        (Self::ReturnAcrossIpv4, "xlb_return_across_ipv4"),
+        (Self::ReturnAcrossIpv6, "xlb_return_across_ipv6"),
         (Self::ControlIpv4, "xlb_control_ipv4"),
         (Self::ControlIpv6, "xlb_control_ipv6"),
     ];
@@ -158,6 +200,48 @@ impl MayBe {
     #[inline(always)]
     pub const fn fullnat<N: Network>() -> Self {
         if N::FAMILY == FAMILY_V4 { Self::FullnatIpv4 } else { Self::FullnatIpv6 }
+    }
+
+    /// A client's packet under `fullnat`, for a backend of the other family.
+    #[inline(always)]
+    pub const fn across<N: Network>() -> Self {
+        if N::FAMILY == FAMILY_V4 { Self::AcrossIpv4 } else { Self::AcrossIpv6 }
+    }
+
+    /// The same, whose flow is known.
+    #[inline(always)]
+    pub const fn send_across<N: Network>() -> Self {
+        if N::FAMILY == FAMILY_V4 { Self::SendAcrossIpv4 } else { Self::SendAcrossIpv6 }
+    }
+
+    /// An answer under `fullnat`, to a client of the other family, whose way is found.
+    #[inline(always)]
+    pub const fn return_across<N: Network>() -> Self {
+        if N::FAMILY == FAMILY_V4 { Self::ReturnAcrossIpv4 } else { Self::ReturnAcrossIpv6 }
+    }
+
+    /// An answer under `fullnat`, to a client of the other family.
+    #[inline(always)]
+    pub const fn back_across<N: Network>() -> Self {
+        if N::FAMILY == FAMILY_V4 { Self::BackAcrossIpv4 } else { Self::BackAcrossIpv6 }
+    }
+
+    /// An error about a packet of a client of the other family, under `fullnat`.
+    #[inline(always)]
+    pub const fn error_across<N: Network>() -> Self {
+        if N::FAMILY == FAMILY_V4 { Self::ErrorAcrossIpv4 } else { Self::ErrorAcrossIpv6 }
+    }
+
+    /// The same, whose way is found.
+    #[inline(always)]
+    pub const fn tell_across<N: Network>() -> Self {
+        if N::FAMILY == FAMILY_V4 { Self::TellAcrossIpv4 } else { Self::TellAcrossIpv6 }
+    }
+
+    /// An error about an answer of a backend of the other family, under `fullnat`.
+    #[inline(always)]
+    pub const fn about_across<N: Network>() -> Self {
+        if N::FAMILY == FAMILY_V4 { Self::AboutAcrossIpv4 } else { Self::AboutAcrossIpv6 }
     }
 }
 
@@ -256,7 +340,7 @@ impl Packed {
         if self.what & MAYBE_ANSWER == 0 {
             return None;
         }
-        Some(match self.what >> MAY_BE_SHIFT & 0xf {
+        Some(match self.what >> MAY_BE_SHIFT & 0x1f {
             0 => MayBe::AnswerIpv4,
             1 => MayBe::AnswerIpv6,
             2 => MayBe::ErrorIpv4,
@@ -271,7 +355,21 @@ impl Packed {
             11 => MayBe::TooLongIpv6,
             12 => MayBe::AboutAnswerIpv4,
             13 => MayBe::AboutAnswerIpv6,
-            14 => MayBe::ControlIpv4,
+            14 => MayBe::AcrossIpv4,
+            15 => MayBe::AcrossIpv6,
+            16 => MayBe::BackAcrossIpv4,
+            17 => MayBe::BackAcrossIpv6,
+            18 => MayBe::ErrorAcrossIpv4,
+            19 => MayBe::ErrorAcrossIpv6,
+            20 => MayBe::AboutAcrossIpv4,
+            21 => MayBe::AboutAcrossIpv6,
+            22 => MayBe::TellAcrossIpv4,
+            23 => MayBe::TellAcrossIpv6,
+            24 => MayBe::SendAcrossIpv4,
+            25 => MayBe::SendAcrossIpv6,
+            26 => MayBe::ReturnAcrossIpv4,
+            27 => MayBe::ReturnAcrossIpv6,
+            28 => MayBe::ControlIpv4,
             _ => MayBe::ControlIpv6,
         })
     }
@@ -443,6 +541,14 @@ drop_reasons! {
     NoFlow = 21, "no_flow";
     /// An echo request to a VIP: this second's replies are used up.
     RateLimited = 22, "rate_limited";
+    /// Between IPv4 and IPv6, a datagram without a checksum, which IPv6 demands: one that came by
+    /// IPv6, or one by IPv4 that is too long to be given one.
+    Unsummed = 23, "unsummed";
+    /// Between IPv4 and IPv6, a packet whose options say by which hosts it goes (RFC 7915 section
+    /// 4.1).
+    SourceRoute = 24, "source_route";
+    /// Between IPv4 and IPv6, an ICMP error that the other family has no words for.
+    Untranslatable = 25, "untranslatable";
 }
 
 impl DropReason {
@@ -474,6 +580,9 @@ impl DropReason {
         Self::FlowTableFull,
         Self::NoFlow,
         Self::RateLimited,
+        Self::Unsummed,
+        Self::SourceRoute,
+        Self::Untranslatable,
     ];
 }
 

@@ -20,7 +20,8 @@ use aya_ebpf::{
 use lb_common::{
     answer,
     balance::balance,
-    control, fullnat,
+    control,
+    fullnat::{self, across},
     packet::Packet,
     too_big,
     verdict::{MayBe, OUTCOME_ECHOED, OUTCOME_PASS, OUTCOME_TOLD, Packed, Verdict},
@@ -63,6 +64,20 @@ fn go_on(context: &XdpContext, outcome: Packed) {
         Some(MayBe::TooLongIpv6) => jump::<{ MayBe::TooLongIpv6 as u32 }>(context),
         Some(MayBe::AboutAnswerIpv4) => jump::<{ MayBe::AboutAnswerIpv4 as u32 }>(context),
         Some(MayBe::AboutAnswerIpv6) => jump::<{ MayBe::AboutAnswerIpv6 as u32 }>(context),
+        Some(MayBe::AcrossIpv4) => jump::<{ MayBe::AcrossIpv4 as u32 }>(context),
+        Some(MayBe::AcrossIpv6) => jump::<{ MayBe::AcrossIpv6 as u32 }>(context),
+        Some(MayBe::BackAcrossIpv4) => jump::<{ MayBe::BackAcrossIpv4 as u32 }>(context),
+        Some(MayBe::BackAcrossIpv6) => jump::<{ MayBe::BackAcrossIpv6 as u32 }>(context),
+        Some(MayBe::ErrorAcrossIpv4) => jump::<{ MayBe::ErrorAcrossIpv4 as u32 }>(context),
+        Some(MayBe::ErrorAcrossIpv6) => jump::<{ MayBe::ErrorAcrossIpv6 as u32 }>(context),
+        Some(MayBe::SendAcrossIpv4) => jump::<{ MayBe::SendAcrossIpv4 as u32 }>(context),
+        Some(MayBe::SendAcrossIpv6) => jump::<{ MayBe::SendAcrossIpv6 as u32 }>(context),
+        Some(MayBe::ReturnAcrossIpv4) => jump::<{ MayBe::ReturnAcrossIpv4 as u32 }>(context),
+        Some(MayBe::ReturnAcrossIpv6) => jump::<{ MayBe::ReturnAcrossIpv6 as u32 }>(context),
+        Some(MayBe::TellAcrossIpv4) => jump::<{ MayBe::TellAcrossIpv4 as u32 }>(context),
+        Some(MayBe::TellAcrossIpv6) => jump::<{ MayBe::TellAcrossIpv6 as u32 }>(context),
+        Some(MayBe::AboutAcrossIpv4) => jump::<{ MayBe::AboutAcrossIpv4 as u32 }>(context),
+        Some(MayBe::AboutAcrossIpv6) => jump::<{ MayBe::AboutAcrossIpv6 as u32 }>(context),
         Some(MayBe::ControlIpv4) => jump::<{ MayBe::ControlIpv4 as u32 }>(context),
         Some(MayBe::ControlIpv6) => jump::<{ MayBe::ControlIpv6 as u32 }>(context),
         None => {}
@@ -198,6 +213,110 @@ fn xlb_too_long_ipv4(context: XdpContext) -> u32 {
 fn xlb_too_long_ipv6(context: XdpContext) -> u32 {
     let packet = Packet::new(XdpBuffer::new(&context));
     act_back(too_big::too_long::<Ipv6Hdr, _>(packet, &maps::Maps))
+}
+
+#[xdp(frags)]
+fn xlb_across_ipv4(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    let outcome = across::toward::<Ipv4Hdr, _>(packet, &maps::Maps);
+    go_on(&context, outcome);
+    act_toward(outcome)
+}
+
+#[xdp(frags)]
+fn xlb_across_ipv6(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    let outcome = across::toward::<Ipv6Hdr, _>(packet, &maps::Maps);
+    go_on(&context, outcome);
+    act_toward(outcome)
+}
+
+#[xdp(frags)]
+fn xlb_back_across_ipv4(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    let outcome = across::back::<Ipv4Hdr, _>(packet, &maps::Maps, &KernelWays(&context));
+    go_on(&context, outcome);
+    act_back(outcome)
+}
+
+#[xdp(frags)]
+fn xlb_back_across_ipv6(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    let outcome = across::back::<Ipv6Hdr, _>(packet, &maps::Maps, &KernelWays(&context));
+    go_on(&context, outcome);
+    act_back(outcome)
+}
+
+#[xdp(frags)]
+fn xlb_error_across_ipv4(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    let outcome = across::error::<Ipv4Hdr, _>(packet, &maps::Maps, &KernelWays(&context));
+    go_on(&context, outcome);
+    act_back(outcome)
+}
+
+#[xdp(frags)]
+fn xlb_tell_across_ipv4(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    act_back(across::tell::<Ipv4Hdr, _>(packet, &maps::Maps))
+}
+
+#[xdp(frags)]
+fn xlb_error_across_ipv6(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    let outcome = across::error::<Ipv6Hdr, _>(packet, &maps::Maps, &KernelWays(&context));
+    go_on(&context, outcome);
+    act_back(outcome)
+}
+
+#[xdp(frags)]
+fn xlb_tell_across_ipv6(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    act_back(across::tell::<Ipv6Hdr, _>(packet, &maps::Maps))
+}
+
+#[xdp(frags)]
+fn xlb_about_across_ipv4(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    act_toward(across::error_about_answer::<Ipv4Hdr, _>(packet, &maps::Maps))
+}
+
+#[xdp(frags)]
+fn xlb_about_across_ipv6(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    act_toward(across::error_about_answer::<Ipv6Hdr, _>(packet, &maps::Maps))
+}
+
+#[xdp(frags)]
+fn xlb_send_across_ipv4(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    let outcome = across::send::<Ipv4Hdr, _>(packet, &maps::Maps);
+    go_on(&context, outcome);
+    act_toward(outcome)
+}
+
+#[xdp(frags)]
+fn xlb_return_across_ipv4(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    let outcome = across::give_back::<Ipv4Hdr, _>(packet, &maps::Maps);
+    go_on(&context, outcome);
+    act_back(outcome)
+}
+
+#[xdp(frags)]
+fn xlb_send_across_ipv6(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    let outcome = across::send::<Ipv6Hdr, _>(packet, &maps::Maps);
+    go_on(&context, outcome);
+    act_toward(outcome)
+}
+
+#[xdp(frags)]
+fn xlb_return_across_ipv6(context: XdpContext) -> u32 {
+    let packet = Packet::new(XdpBuffer::new(&context));
+    let outcome = across::give_back::<Ipv6Hdr, _>(packet, &maps::Maps);
+    go_on(&context, outcome);
+    act_back(outcome)
 }
 
 /// What becomes of a packet toward a backend.

@@ -4,7 +4,7 @@ use aya_ebpf::{
     Global,
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     btf_maps::{Array, HashMap, PerCpuArray},
-    helpers::generated::{bpf_get_smp_processor_id, bpf_loop},
+    helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_loop},
     macros::btf_map,
 };
 use core::{
@@ -16,12 +16,16 @@ use lb_common::{
     id::BackendId,
     layout::{
         FlowKey, FullnatCounters, Handed, POOLS, ReturnKey, TranslatedPlace, TranslatedWords, Turn,
+        Way,
     },
     network::Address,
     tables::Tables as _,
 };
 
-use crate::maps::{self, BACKENDS, FLOWS, MAPPED, Maps};
+use crate::{
+    maps::{self, BACKENDS, FLOWS, MAPPED, Maps},
+    ways,
+};
 
 const EEXIST: i32 = 17;
 /// Searches that each CPU may make in vain in a second: where all ports are taken, a flood of new
@@ -52,6 +56,16 @@ impl Translations for Maps {
     #[inline(always)]
     fn handed_over(&self) -> Option<Handed> {
         maps::handed()
+    }
+
+    #[inline(always)]
+    fn hand_way(&self, way: &Way) {
+        ways::leave(*way);
+    }
+
+    #[inline(always)]
+    fn handed_way(&self) -> Option<Way> {
+        ways::left()
     }
 
     #[inline(always)]
@@ -135,6 +149,12 @@ impl Translations for Maps {
     #[inline(always)]
     fn count_opened(&self) {
         count(|counters| counters.opened += 1);
+    }
+
+    #[inline(always)]
+    fn identification(&self) -> u16 {
+        // SAFETY: the helper takes nothing.
+        unsafe { bpf_get_prandom_u32() as u16 }
     }
 }
 

@@ -40,6 +40,9 @@ static REMEMBERED: Array<WayEntry, { WAYS as usize }> = Array::new();
 /// The last answer of the kernel on this CPU.
 #[btf_map(name = "answered")]
 static ANSWERED: PerCpuArray<Way, 1> = PerCpuArray::new();
+/// What the kernel is asked on this CPU: the stack of who asks has no room for it.
+#[btf_map(name = "asked")]
+static ASKED: PerCpuArray<FibLookup, 1> = PerCpuArray::new();
 #[btf_map(name = "unresolved")]
 static UNRESOLVED: RingBuf<(), UNRESOLVED_LEN> = RingBuf::new();
 
@@ -162,8 +165,17 @@ fn ask(context: *mut xdp_md, sought: &Sought, source: &Address, family: u8) -> u
         return 0;
     }
     let way = if MADE_UP_WAYS.load() == 0 {
-        // SAFETY: integers and unions of them.
-        let mut fib: FibLookup = unsafe { core::mem::zeroed() };
+        let Some(fib) = ASKED.get_ptr_mut(0) else { return DropReason::NoRoute as u32 };
+        // SAFETY: this CPU's value, of integers and unions of them; XDP programs don't interrupt each
+        // other on one CPU.
+        let fib = unsafe {
+            // Word by word: the compiler would call a function for all.
+            let first = fib.cast::<u32>();
+            for word in 0..const { size_of::<FibLookup>() / size_of::<u32>() } {
+                first.add(word).write_volatile(0);
+            }
+            &mut *fib
+        };
         fib.ifindex = sought.ingress_ifindex;
         // Any length but 0 has the kernel tell the route's MTU (Linux 5.12).
         fib.__bindgen_anon_1.tot_len = 1;
@@ -178,10 +190,10 @@ fn ask(context: *mut xdp_md, sought: &Sought, source: &Address, family: u8) -> u
         }
         let len = const { size_of::<FibLookup>() as i32 };
         // SAFETY: the helper takes the program's own context and parameters of that size.
-        match unsafe { bpf_fib_lookup(context.cast(), &raw mut fib, len, 0) } as u32 {
-            BPF_FIB_LKUP_RET_SUCCESS => way(&fib),
+        match unsafe { bpf_fib_lookup(context.cast(), fib, len, 0) } as u32 {
+            BPF_FIB_LKUP_RET_SUCCESS => way(fib),
             BPF_FIB_LKUP_RET_NO_NEIGH => {
-                tell(&fib, family);
+                tell(fib, family);
                 return DropReason::ClientUnresolved as u32;
             }
             BPF_FIB_LKUP_RET_FWD_DISABLED => return DropReason::ForwardingOff as u32,
@@ -201,11 +213,18 @@ fn ask(context: *mut xdp_md, sought: &Sought, source: &Address, family: u8) -> u
 }
 
 #[inline(always)]
-fn leave(way: Way) {
+pub fn leave(way: Way) {
     if let Some(answered) = ANSWERED.get_ptr_mut(0) {
         // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
         unsafe { *answered = way };
     }
+}
+
+/// What is in [`ANSWERED`].
+#[inline(always)]
+pub fn left() -> Option<Way> {
+    // SAFETY: this CPU's value; XDP programs don't interrupt each other on one CPU.
+    ANSWERED.get_ptr(0).map(|answered| unsafe { *answered })
 }
 
 /// What the kernel answered.

@@ -2,7 +2,7 @@
 
 use core::ops::Deref;
 
-use super::{Known, Translations, known, otherwise};
+use super::{Known, Translations, kind_of, known, otherwise};
 use crate::{
     answer::{self, Frame, Request, Ways, answered, check},
     checksum,
@@ -19,15 +19,15 @@ use crate::{
 };
 
 /// An ICMP error, and the frame that it came in.
-struct Told<N> {
-    frame: Frame<N>,
-    error: IcmpError<N>,
+pub(super) struct Told<N> {
+    pub(super) frame: Frame<N>,
+    pub(super) error: IcmpError<N>,
 }
 
 impl<N: Network> Told<N> {
     /// `None` for what is none, or is told to another than who sent the packet that it is about.
     #[inline(always)]
-    fn read<B: Buffer>(packet: &mut Packet<B>) -> Option<Self> {
+    pub(super) fn read<B: Buffer>(packet: &mut Packet<B>) -> Option<Self> {
         let frame = Frame::<N>::read(packet)?;
         if frame.transport.protocol != N::CONTROL {
             return None;
@@ -38,6 +38,19 @@ impl<N: Network> Told<N> {
         let is_senders =
             answer::same(&error.quoted.source_address(), &frame.header.destination_address());
         is_senders.then_some(Self { frame, error })
+    }
+
+    /// How answers to the packet that it is about come.
+    #[inline(always)]
+    pub(super) fn about(&self) -> ReturnKey {
+        let Self { error, .. } = self;
+        ReturnKey::new(
+            error.quoted.destination_address(),
+            error.quoted.source_address(),
+            // As an answer has them.
+            error.ports.rotate_left(16),
+            error.protocol,
+        )
     }
 }
 
@@ -59,6 +72,15 @@ pub fn error<N: Network, B: Buffer>(
         error.protocol,
     );
     if let Some(known) = known(&key, tables) {
+        if known.record.kind != kind_of::<N>() as u8 {
+            let who = known.who();
+            return Packed::refused_unless(
+                MayBe::error_across::<N>(),
+                DropReason::Inconsistent,
+                who.0,
+                who.1,
+            );
+        }
         return about_forwarded(packet, &frame, &error, &key, &known, ways);
     }
     let Some(directory) = tables.directory() else { return Packed::PASS };
@@ -159,6 +181,15 @@ pub fn error_about_answer<N: Network, B: Buffer>(
         Ok(_) => return Packed::PASS,
         Err(reason) => return refused(reason),
     };
+    if record.kind != kind_of::<N>() as u8 {
+        let service = ServiceId(service.id);
+        return Packed::refused_unless(
+            MayBe::about_across::<N>(),
+            DropReason::Inconsistent,
+            service,
+            backend,
+        );
+    }
     let Some(pool) = tables.pool(translation.pool) else {
         return refused(DropReason::Inconsistent);
     };

@@ -60,7 +60,7 @@ impl Search {
     /// Whether the port is a service's: what comes there is no answer.
     #[inline(always)]
     pub(super) fn is_served(&self, tables: &impl Translations) -> bool {
-        select::is_served(&self.key.pool, self.port, self.key.protocol, tables)
+        select::is_served(&self.key.pool, self.port, self.key.protocol as u8, tables)
     }
 
     /// How answers come to the port that it is at.

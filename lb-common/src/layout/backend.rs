@@ -28,6 +28,10 @@ pub enum Kind {
     FullnatIpv4 = 8,
     /// The same, VIP and backend are IPv6.
     FullnatIpv6 = 9,
+    /// The same, VIP is IPv6 and backend IPv4: packets get headers of the other family (RFC 7915).
+    FullnatToIpv4 = 10,
+    /// The same, VIP is IPv4 and backend IPv6.
+    FullnatToIpv6 = 11,
 }
 
 impl Kind {
@@ -36,6 +40,8 @@ impl Kind {
     pub const fn outer_len(self) -> usize {
         match self {
             Self::L2 | Self::NatIpv4 | Self::NatIpv6 | Self::FullnatIpv4 | Self::FullnatIpv6 => 0,
+            // Another header, in the place of the packet's own.
+            Self::FullnatToIpv4 | Self::FullnatToIpv6 => 0,
             Self::Ipv4 => 20,
             Self::Ipv6 => 40,
             Self::GueIpv4 => 20 + 8 + 4,
@@ -52,7 +58,13 @@ impl Kind {
     /// Whether packets change their source, too.
     #[inline(always)]
     pub const fn is_fullnat(self) -> bool {
-        matches!(self, Self::FullnatIpv4 | Self::FullnatIpv6)
+        matches!(self, Self::FullnatIpv4 | Self::FullnatIpv6) | self.is_across()
+    }
+
+    /// Whether VIP and backend are of different families.
+    #[inline(always)]
+    pub const fn is_across(self) -> bool {
+        matches!(self, Self::FullnatToIpv4 | Self::FullnatToIpv6)
     }
 }
 
@@ -71,6 +83,8 @@ impl TryFrom<u8> for Kind {
             7 => Ok(Self::NatIpv6),
             8 => Ok(Self::FullnatIpv4),
             9 => Ok(Self::FullnatIpv6),
+            10 => Ok(Self::FullnatToIpv4),
+            11 => Ok(Self::FullnatToIpv6),
             other => Err(other),
         }
     }
@@ -90,7 +104,8 @@ pub struct BackendRecord {
     /// 1 once the next hop's MAC address is known.
     pub resolved: u8,
     /// Longest packet (from the outer IP header on) that the way to the backend takes, in bytes:
-    /// 65,535, the most that a length field says, where it has no other limit.
+    /// 65,535, the most that a length field says, where it has no other limit, and where packets
+    /// become another family's: for those it is [`BackendRecord::mtu_across`].
     pub mtu: u16,
     /// The interface that leads to the backend; 0 is always the one the packet came in by.
     pub egress_ifindex: u32,
@@ -121,6 +136,12 @@ pub struct BackendRecord {
 }
 
 impl BackendRecord {
+    /// [`Kind::is_across`] of its kind.
+    #[inline(always)]
+    pub const fn is_across(&self) -> bool {
+        self.kind >= Kind::FullnatToIpv4 as u8
+    }
+
     /// No backend.
     pub const VACANT: Self = Self {
         active: 0,

@@ -5,7 +5,7 @@ use core::cell::Cell;
 use super::Plain;
 use crate::{
     flow::flag,
-    id::BackendId,
+    id::{BackendId, ServiceId},
     layout::{BackendRecord, FlowKey},
     network::{Address, TCP},
 };
@@ -23,21 +23,18 @@ pub struct ReturnKey {
     pub pool: Address,
     /// The backend's port and the pool's, as they lie in the answer.
     pub ports: u32,
-    /// TCP's or UDP's number.
-    pub protocol: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
+    /// TCP's or UDP's number. A word of its own: the compiler has bytes of zeros written by a call.
+    pub protocol: u32,
 }
 
 impl ReturnKey {
     /// No flow's.
-    pub const NONE: Self =
-        Self { backend: [0; 16], pool: [0; 16], ports: 0, protocol: 0, reserved: [0; 3] };
+    pub const NONE: Self = Self { backend: [0; 16], pool: [0; 16], ports: 0, protocol: 0 };
 
     /// From ports as they lie in an answer.
     #[inline(always)]
     pub const fn new(backend: Address, pool: Address, ports: u32, protocol: u8) -> Self {
-        Self { backend, pool, ports, protocol, reserved: [0; 3] }
+        Self { backend, pool, ports, protocol: protocol as u32 }
     }
 
     /// The same at another port, host order, of another address of a pool.
@@ -361,10 +358,27 @@ pub struct Handed {
     pub service: u32,
     /// Whom the ring has for it, or who sent it: a [`BackendId`].
     pub backend: u32,
-    /// How long in seconds a flow may be quiet.
+    /// How long in seconds a flow may be quiet; of one that is known and goes to another family, as
+    /// whom: [`Handed::pool_and_port`].
     pub idle_seconds: u32,
     /// Of one that is too long: the longest IP packet in bytes that its way takes.
     pub mtu: u32,
+}
+
+impl Handed {
+    /// A packet of a known flow.
+    #[inline(always)]
+    pub const fn of_flow(service: ServiceId, translation: Translation) -> Self {
+        let Translation { backend, pool, port, .. } = translation;
+        let idle_seconds = (pool as u32) << 16 | port as u32;
+        Self { service: service.0, backend: backend.0, idle_seconds, mtu: 0 }
+    }
+
+    /// The place of the pool's address that the packet leaves from, and the port, host order.
+    #[inline(always)]
+    pub const fn pool_and_port(&self) -> (u8, u16) {
+        ((self.idle_seconds >> 16) as u8, self.idle_seconds as u16)
+    }
 }
 
 /// What one CPU made of flows under `fullnat`.
@@ -459,6 +473,19 @@ impl BackendRecord {
         const { assert!(super::OUTER_CAPACITY >= 24 + size_of::<Address>()) };
         // SAFETY: as many bytes from there on, by the assertion.
         unsafe { &*self.outer.as_ptr().add(24).cast::<Address>() }
+    }
+
+    /// Under `fullnat` between families: the longest packet, as it leaves, that the way to the backend
+    /// takes, in bytes.
+    #[inline(always)]
+    pub const fn mtu_across(&self) -> u16 {
+        u16::from_be_bytes([self.outer[40], self.outer[41]])
+    }
+
+    /// Sets [`BackendRecord::mtu_across`]. What a packet's length was as it came says nothing.
+    pub fn set_mtu_across(&mut self, mtu: u16) {
+        self.outer[40..42].copy_from_slice(&mtu.to_be_bytes());
+        self.mtu = u16::MAX;
     }
 
     /// Sets what [`BackendRecord::pool`] and [`BackendRecord::vip`] read.

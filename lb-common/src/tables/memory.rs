@@ -15,7 +15,7 @@ use crate::{
     layout::{
         AnswerEntry, AnswerKey, BackendEntry, BackendRecord, Beginning, Directory, FlowKey,
         FlowPlace, FlowRecord, FlowWords, Handed, ReturnKey, ServiceEntry, Slot, TranslatedPlace,
-        TranslatedWords, Turn, VERSION, VipEntry,
+        TranslatedWords, Turn, VERSION, VipEntry, Way,
     },
     network::Address,
     packet::Buffer,
@@ -59,6 +59,7 @@ pub struct MemoryTables {
     /// Turns that were taken.
     pub turns: Cell<u32>,
     handed: Cell<Option<Handed>>,
+    handed_way: Cell<Option<Way>>,
 }
 
 impl MemoryTables {
@@ -97,6 +98,7 @@ impl MemoryTables {
             translations: usize::MAX,
             turns: Cell::new(0),
             handed: Cell::new(None),
+            handed_way: Cell::new(None),
         })
     }
 
@@ -186,6 +188,14 @@ impl Translations for MemoryTables {
         self.handed.take()
     }
 
+    fn hand_way(&self, way: &Way) {
+        self.handed_way.set(Some(*way));
+    }
+
+    fn handed_way(&self) -> Option<Way> {
+        self.handed_way.get()
+    }
+
     fn translated<'t>(
         &'t self,
         flow: &FlowKey,
@@ -240,6 +250,10 @@ impl Translations for MemoryTables {
     }
 
     fn count_opened(&self) {}
+
+    fn identification(&self) -> u16 {
+        self.turns.get() as u16 | 0x5a00
+    }
 }
 
 /// A frame with room in front, like a driver's buffer.

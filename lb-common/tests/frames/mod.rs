@@ -85,6 +85,7 @@ pub fn record(kind: Kind, inner_is_ipv4: bool) -> BackendRecord {
         Kind::L2 | Kind::NatIpv4 | Kind::NatIpv6 | Kind::FullnatIpv4 | Kind::FullnatIpv6 => {
             return record;
         }
+        Kind::FullnatToIpv4 | Kind::FullnatToIpv6 => return record,
         Kind::Ipv4 | Kind::GueIpv4 => {
             let protocol = if kind == Kind::Ipv4 { inner } else { 17 };
             record.outer[..20].copy_from_slice(&[

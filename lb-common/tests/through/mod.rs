@@ -25,18 +25,31 @@ impl Ways for Everywhere {
     }
 }
 
+/// Bytes that the driver leaves before each frame.
+pub const HEADROOM: usize = 128;
+
+/// What becomes of a frame behind so much headroom, with these ways to clients.
+pub fn run_with(
+    tables: &MemoryTables,
+    frame: &[u8],
+    headroom: usize,
+    ways: &impl Ways,
+) -> (Outcome, Vec<u8>) {
+    let mut buffer = MemoryBuffer::new(frame, headroom, INGRESS);
+    let mut outcome = balance(Packet::new(&mut buffer), tables);
+    while let Some(may_be) = outcome.may_be() {
+        outcome = carry_on(Packet::new(&mut buffer), may_be, tables, ways);
+    }
+    (outcome.into(), buffer.frame())
+}
+
 /// What becomes of a frame, where that is the way to every client.
 pub fn run_by(
     tables: &MemoryTables,
     frame: &[u8],
     way: Result<Way, DropReason>,
 ) -> (Outcome, Vec<u8>) {
-    let mut buffer = MemoryBuffer::new(frame, 128, INGRESS);
-    let mut outcome = balance(Packet::new(&mut buffer), tables);
-    while let Some(may_be) = outcome.may_be() {
-        outcome = carry_on(Packet::new(&mut buffer), may_be, tables, &Everywhere(way));
-    }
-    (outcome.into(), buffer.frame())
+    run_with(tables, frame, HEADROOM, &Everywhere(way))
 }
 
 /// The same by [`WAY`].

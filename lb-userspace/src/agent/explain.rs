@@ -263,10 +263,20 @@ fn rewrite_detail(record: &BackendRecord, frame: &[u8]) -> String {
             let port = if key.port.is_some() { "" } else { ", its port stays" };
             return format!("the destination becomes {key}{port}, in a frame to {mac}");
         }
-        Ok(Kind::FullnatIpv4 | Kind::FullnatIpv6) => {
+        Ok(
+            kind @ (Kind::FullnatIpv4
+            | Kind::FullnatIpv6
+            | Kind::FullnatToIpv4
+            | Kind::FullnatToIpv6),
+        ) => {
             let ends = ends(frame).map(|(from, to)| format!("from {from} to {to}"));
             let ends = ends.unwrap_or_else(|| format!("to {}", backend_key(record)));
-            return format!("both ends: {ends}, in a frame to {mac}");
+            let what = match kind {
+                Kind::FullnatToIpv4 => "an IPv4 header in the place of IPv6's, and both ends",
+                Kind::FullnatToIpv6 => "an IPv6 header in the place of IPv4's, and both ends",
+                _ => "both ends",
+            };
+            return format!("{what}: {ends}, in a frame to {mac}");
         }
         Err(_) => "nothing: its record is vacant",
     };
@@ -283,6 +293,7 @@ fn outer_addresses(kind: Kind, record: &BackendRecord) -> Option<(IpAddr, IpAddr
     let outer = &record.outer;
     match kind {
         Kind::L2 | Kind::NatIpv4 | Kind::NatIpv6 | Kind::FullnatIpv4 | Kind::FullnatIpv6 => None,
+        Kind::FullnatToIpv4 | Kind::FullnatToIpv6 => None,
         Kind::Ipv4 | Kind::GueIpv4 => {
             let address = |at: usize| <[u8; 4]>::try_from(outer.get(at..at + 4)?).ok();
             Some((address(12)?.into(), address(16)?.into()))
@@ -323,7 +334,8 @@ fn frame(from: SocketAddr, to: SocketAddr, protocol: Protocol) -> Option<Vec<u8>
             TCP
         }
         Protocol::Udp => {
-            transport.extend([0, 8, 0, 0]);
+            // With a checksum, without which IPv6 has no datagrams.
+            transport.extend([0, 8, 0xff, 0xff]);
             UDP
         }
     };

@@ -333,7 +333,9 @@ fn forward(record: &BackendRecord) -> Option<Forward> {
         Kind::Ipv4 | Kind::Ipv6 => Some(Forward::Ipip),
         Kind::GueIpv4 | Kind::GueIpv6 => Some(Forward::Gue),
         Kind::NatIpv4 | Kind::NatIpv6 => Some(Forward::Nat),
-        Kind::FullnatIpv4 | Kind::FullnatIpv6 => Some(Forward::Fullnat),
+        Kind::FullnatIpv4 | Kind::FullnatIpv6 | Kind::FullnatToIpv4 | Kind::FullnatToIpv6 => {
+            Some(Forward::Fullnat)
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     time::{Instant, SystemTime},
 };
 
@@ -332,11 +333,11 @@ impl<'a> View<'a> {
         match self.agent.ways.borrow().get(&backend.key.address) {
             None => Some("the kernel hasn't been asked yet".to_owned()),
             Some(Resolution::Resolved { egress, .. }) if tunnelled && egress.source.is_none() => {
-                Some(
-                    "its packets have no source address: set source_ipv4 or source_ipv6, or give the \
-                     egress interface an address"
-                        .to_owned(),
-                )
+                Some(format!(
+                    "its packets have no source address: set {}, or give the egress interface \
+                         an address",
+                    source_key(forward, backend.key.address),
+                ))
             }
             Some(Resolution::Resolved { .. }) => None,
             Some(way) => Some(way.to_string()),
@@ -366,6 +367,15 @@ impl<'a> View<'a> {
             answers_total: backends.iter().map(|backend| backend.answers_total).sum(),
             backends,
         }
+    }
+}
+
+/// The keys that say where a backend's packets come from.
+fn source_key(forward: Forward, backend: IpAddr) -> &'static str {
+    match (forward, backend) {
+        (Forward::Fullnat, IpAddr::V4(_)) => "pool_ipv4 in [fullnat]",
+        (Forward::Fullnat, IpAddr::V6(_)) => "pool_ipv6 in [fullnat]",
+        _ => "source_ipv4 or source_ipv6",
     }
 }
 

@@ -144,6 +144,13 @@ impl<'p> Translations for Watched<'p> {
         self.handed.get()
     }
 
+    /// It was noted as it was found.
+    fn hand_way(&self, _: &Way) {}
+
+    fn handed_way(&self) -> Option<Way> {
+        self.way.get().map(|(way, _)| way)
+    }
+
     fn translated<'t>(
         &'t self,
         flow: &FlowKey,
@@ -185,4 +192,8 @@ impl<'p> Translations for Watched<'p> {
     }
 
     fn count_opened(&self) {}
+
+    fn identification(&self) -> u16 {
+        self.plane.identification()
+    }
 }

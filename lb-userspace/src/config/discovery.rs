@@ -74,7 +74,7 @@ fn dns(
         table.fault(&keys::MIN_TTL, fault, faults);
     }
     if let (Some(record), Some(Destination { address, .. }), Some(forward)) = (record, vip, forward)
-        && (forward == Forward::L2 || forward.translates())
+        && !forward.joins_families()
         && !fits_l2(record, address)
     {
         let fault = Fault::new(
@@ -83,7 +83,7 @@ fn dns(
                 "`{forward}` can't carry packets for {address} to addresses of the other family"
             ),
         );
-        let help = "record = \"address\", or forward = \"ipip\" or \"gue\"";
+        let help = "record = \"address\", or forward = \"ipip\", \"gue\" or \"fullnat\"";
         table.fault(&keys::RECORD, fault.help(help), faults);
     }
     Some(DnsSource {

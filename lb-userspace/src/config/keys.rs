@@ -356,7 +356,7 @@ section! { discovery, "[service.discovery]",
         "The name that is asked for, as it stands: no search domain is put behind it.";
     RECORD = "record", Text, Text("address"),
         "\"address\", \"a\", \"aaaa\" or \"srv\"; only with type \"dns\"",
-        "What is asked for: A and AAAA (with `l2` only the VIP's family), one of them, or SRV and the addresses of its targets. Of SRV, the lowest-numbered priority serves, and others are backups; weights are taken over, ports are not, for no forward mode changes ports.";
+        "What is asked for: A and AAAA (with `l2` and `nat` only the VIP's family), one of them, or SRV and the addresses of its targets. Of SRV, the lowest-numbered priority serves, and others are backups; weights are taken over, ports are not, for no forward mode changes ports.";
     SERVER = "server", Text, Otherwise("the servers of /etc/resolv.conf"),
         "an IP address, with a port where that isn't 53; only with type \"dns\"",
         "The DNS server that is asked.";
@@ -420,7 +420,7 @@ section! { load, "[service.load]",
 
 section! { backend, "[[service.backend]]", "A backend. No two of a service have the same address.";
     ADDRESS = "address", Text, Required,
-        "an address such as \"10.0.0.11\" or \"2001:db8::11\", with `l2`, `nat` and `fullnat` of the VIP's family; with `nat` and `fullnat` it may carry a port, \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
+        "an address such as \"10.0.0.11\" or \"2001:db8::11\", with `l2` and `nat` of the VIP's family; with `nat` and `fullnat` it may carry a port, \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
         "The backend's own address, and under `nat` and `fullnat` the port that packets are sent to: without one they keep theirs.";
     WEIGHT = "weight", Integer, Integer(100),
         "an integer from 0 to 65535",

@@ -295,22 +295,20 @@ fn reachable(
         return Err(impossible(format!("{vip} is the VIP itself"))
             .help("the backend's own address, by which the balancer reaches it"));
     }
-    if let Some(forward) = forward.filter(|forward| forward.translates())
-        && key.address.is_ipv4() != vip.is_ipv4()
-    {
+    if forward == Some(Forward::Nat) && key.address.is_ipv4() != vip.is_ipv4() {
         let (family, other) = if vip.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
         return Err(impossible(format!(
-            "`{forward}` can't turn {family} packets for {vip} into {other} packets for {}",
+            "`nat` can't turn {family} packets for {vip} into {other} packets for {}",
             key.address
         ))
-        .help(format!("an {family} address, or forward = \"ipip\" or \"gue\"")));
+        .help(format!("an {family} address, or forward = \"fullnat\", \"ipip\" or \"gue\"")));
     }
     if forward == Some(Forward::L2) && key.address.is_ipv4() != vip.is_ipv4() {
         return Err(impossible(format!(
             "`l2` can't carry packets for {vip} to {}: the address families differ",
             key.address
         ))
-        .help("an address of the VIP's family, or forward = \"ipip\" or \"gue\""));
+        .help("an address of the VIP's family, or forward = \"ipip\", \"gue\" or \"fullnat\""));
     }
     Ok(())
 }

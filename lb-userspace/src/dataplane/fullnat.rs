@@ -7,7 +7,9 @@ use aya::util::online_cpus;
 use lb_common::{
     fullnat::{Entered, SEARCHED, Search, Translations},
     id::BackendId,
-    layout::{FlowKey, FullnatCounters, Handed, ReturnKey, TranslatedPlace, TranslatedWords, Turn},
+    layout::{
+        FlowKey, FullnatCounters, Handed, ReturnKey, TranslatedPlace, TranslatedWords, Turn, Way,
+    },
     network::Address,
 };
 
@@ -138,6 +140,12 @@ impl Translations for DataPlane {
         None
     }
 
+    fn hand_way(&self, _: &Way) {}
+
+    fn handed_way(&self) -> Option<Way> {
+        None
+    }
+
     fn translated<'t>(
         &'t self,
         flow: &FlowKey,
@@ -179,4 +187,8 @@ impl Translations for DataPlane {
     }
 
     fn count_opened(&self) {}
+
+    fn identification(&self) -> u16 {
+        0
+    }
 }

@@ -171,6 +171,11 @@ impl Forward {
         ("fullnat", Self::Fullnat),
     ];
 
+    /// VIP and backend may be of different families.
+    pub fn joins_families(self) -> bool {
+        !matches!(self, Self::L2 | Self::Nat)
+    }
+
     /// Packets change their destination, and answers come back through the balancer.
     pub fn translates(self) -> bool {
         matches!(self, Self::Nat | Self::Fullnat)

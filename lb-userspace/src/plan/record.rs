@@ -45,7 +45,7 @@ pub fn build(
     egress_port: u32,
     pool: Option<PoolRange>,
 ) -> BackendRecord {
-    let kind = kind(backend);
+    let kind = kind(backend, vip);
     let mut record = BackendRecord {
         kind: kind as u8,
         service: service.0,
@@ -58,7 +58,7 @@ pub fn build(
     let Some(route) = &backend.route else { return record };
     let translates = backend.forward.translates();
     if translates {
-        if vip.is_ipv4() != backend.key.address.is_ipv4() {
+        if vip.is_ipv4() != backend.key.address.is_ipv4() && !kind.is_across() {
             return record;
         }
         record.set_destination();
@@ -78,14 +78,19 @@ pub fn build(
     }
     record.macs[..6].copy_from_slice(&route.next_hop.0);
     record.macs[6..].copy_from_slice(&route.source_mac.0);
-    record.mtu = if route.mtu == 0 { u16::MAX } else { route.mtu };
+    let mtu = if route.mtu == 0 { u16::MAX } else { route.mtu };
+    if kind.is_across() {
+        record.set_mtu_across(mtu);
+    } else {
+        record.mtu = mtu;
+    }
     record.egress_ifindex = route.egress_ifindex;
     record.egress_port = egress_port;
     record.resolved = 1;
     record
 }
 
-fn kind(backend: &Backend) -> Kind {
+fn kind(backend: &Backend, vip: IpAddr) -> Kind {
     match (backend.forward, backend.key.address) {
         (Forward::L2, _) => Kind::L2,
         (Forward::Ipip, IpAddr::V4(_)) => Kind::Ipv4,
@@ -94,7 +99,9 @@ fn kind(backend: &Backend) -> Kind {
         (Forward::Gue, IpAddr::V6(_)) => Kind::GueIpv6,
         (Forward::Nat, IpAddr::V4(_)) => Kind::NatIpv4,
         (Forward::Nat, IpAddr::V6(_)) => Kind::NatIpv6,
+        (Forward::Fullnat, IpAddr::V4(_)) if vip.is_ipv6() => Kind::FullnatToIpv4,
         (Forward::Fullnat, IpAddr::V4(_)) => Kind::FullnatIpv4,
+        (Forward::Fullnat, IpAddr::V6(_)) if vip.is_ipv4() => Kind::FullnatToIpv6,
         (Forward::Fullnat, IpAddr::V6(_)) => Kind::FullnatIpv6,
     }
 }
@@ -111,7 +118,7 @@ fn outer_header(
     let mut outer = [0; OUTER_CAPACITY];
     let ip_len = match (kind, source, destination) {
         (Kind::L2 | Kind::NatIpv4 | Kind::NatIpv6, _, _) => return Some(outer),
-        (Kind::FullnatIpv4 | Kind::FullnatIpv6, _, _) => return Some(outer),
+        (kind, _, _) if kind.is_fullnat() => return Some(outer),
         (Kind::Ipv4 | Kind::GueIpv4, Some(IpAddr::V4(source)), IpAddr::V4(destination)) => {
             let protocol = if kind == Kind::Ipv4 { inner } else { UDP };
             outer[..20].copy_from_slice(&ipv4_header(protocol, source, destination));

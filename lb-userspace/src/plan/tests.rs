@@ -396,6 +396,23 @@ fn pools_have_places() {
     assert_eq!(resolved, [0, 1]);
 }
 
+/// A pool of the backend's family, the VIP as it is, and the way's length for packets as they leave.
+#[test]
+fn records_between_families() {
+    let vip: IpAddr = "2001:db8::10".parse().unwrap();
+    let crossed = Backend { forward: Forward::Fullnat, ..backend(1, 1000) };
+    let pool = PoolRange { first: 3, count: 1, first_port: 1024, ports: 64 };
+    let record = record::build(ServiceId(1), vip, &crossed, 3, 0, Some(pool));
+    assert_eq!((record.kind, record.resolved), (Kind::FullnatToIpv4 as u8, 1));
+    assert_eq!((record.vip(), record.pool()), (&address_bytes(vip), pool));
+    assert_eq!((record.mtu, record.mtu_across()), (u16::MAX, 1500));
+    assert_eq!(record.destination().0, &address_bytes(crossed.key.address));
+    let other =
+        Backend { key: BackendKey { address: "fd00::11".parse().unwrap(), port: None }, ..crossed };
+    let record = record::build(ServiceId(1), [203, 0, 113, 10].into(), &other, 3, 0, Some(pool));
+    assert_eq!((record.kind, record.resolved), (Kind::FullnatToIpv6 as u8, 1));
+}
+
 /// Any few services with any few backends.
 fn any_desired() -> impl Strategy<Value = Desired> {
     let backends = prop::collection::btree_map(1u8..6, (0u16..=1000, 0u32..3, any::<bool>()), 0..5);

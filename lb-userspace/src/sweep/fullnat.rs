@@ -110,7 +110,10 @@ impl FullnatSurvey {
 
     fn count(&mut self, key: &ReturnKey) {
         self.taken += 1;
-        *self.ports.entry((key.backend, key.protocol, source_port(key.ports))).or_default() += 1;
+        *self
+            .ports
+            .entry((key.backend, key.protocol as u8, source_port(key.ports)))
+            .or_default() += 1;
     }
 
     /// Ports that are taken toward a backend; of one that takes packets at any port, at the one where

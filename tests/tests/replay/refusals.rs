@@ -16,6 +16,7 @@ const DNS: u16 = 53;
 const EMPTY: u16 = 81;
 const ASLEEP: u16 = 82;
 const BY_FLOW: u16 = 83;
+const ACROSS: u16 = 84;
 
 /// Reasons that replay can't meet, and why. Their fixtures are beside the code.
 const ELSEWHERE: &[(DropReason, &str)] = &[
@@ -29,6 +30,7 @@ const ELSEWHERE: &[(DropReason, &str)] = &[
     (DropReason::PortsExhausted, "one packet takes one port: `ports_run_out` below"),
     (DropReason::FlowTableFull, "a table of 1,024 flows takes as many packets"),
     (DropReason::RateLimited, "replay answers as many as ask"),
+    (DropReason::Untranslatable, "an error about a flow, which takes a packet before it"),
     (DropReason::BadInner, "a reason of xlb decap"),
     (DropReason::BadGue, "a reason of xlb decap"),
     (DropReason::EcnDiscard, "a reason of xlb decap"),
@@ -141,13 +143,20 @@ fn services() -> Settings {
         let by_flow =
             Service { forward: Forward::Fullnat, ..service("by-flow", BY_FLOW, Protocol::Tcp) };
         settings.services.push(by_flow.to(backends));
+        let other = if family == Family::V4 { Family::V6 } else { Family::V4 };
+        let across =
+            Service { forward: Forward::Fullnat, ..service("across", ACROSS, Protocol::Udp) };
+        settings.services.push(across.to([backend(other, 3)]));
     }
     settings
 }
 
 /// What it is, the frame, and why it is dropped.
 fn table() -> Result<Vec<(&'static str, Vec<u8>, DropReason)>> {
-    use DropReason::{Expired, Fragment, Ipv6Extension, Malformed, NoBackend, NoFlow, Truncated};
+    use DropReason::{
+        Expired, Fragment, Ipv6Extension, Malformed, NoBackend, NoFlow, SourceRoute, Truncated,
+        Unsummed,
+    };
     let web4 = packet(Family::V4, Protocol::Tcp, WEB);
     let web6 = packet(Family::V6, Protocol::Tcp, WEB);
     let dns4 = packet(Family::V4, Protocol::Udp, DNS);
@@ -158,7 +167,13 @@ fn table() -> Result<Vec<(&'static str, Vec<u8>, DropReason)>> {
     let word = |at: usize, value: u16| {
         move |header: &mut [u8]| header[at..at + 2].copy_from_slice(&value.to_be_bytes())
     };
+    let across = |family| packet(family, Protocol::Udp, ACROSS);
+    let route = Packet { options: vec![131, 7, 4, 10, 0, 0, 1, 0], ..across(Family::V4) };
+    let mut unsummed = across(Family::V6).frame()?;
+    unsummed[ETHERNET + 40 + 6..][..2].fill(0);
     Ok(vec![
+        ("a source route to a backend by IPv6", route.frame()?, SourceRoute),
+        ("an IPv6 datagram without a checksum to a backend by IPv4", unsummed, Unsummed),
         ("IPv4 TCP cut within its header", v4[..ETHERNET + 20 + 10].to_vec(), Truncated),
         ("IPv4 TCP cut within its payload", v4[..v4.len() - 1].to_vec(), Truncated),
         ("IPv4 cut within its options", options[..ETHERNET + 30].to_vec(), Truncated),

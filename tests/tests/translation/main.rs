@@ -28,11 +28,13 @@ struct Row {
 }
 
 /// Every row of the matrix.
-const ROWS: [Row; 4] = [
+const ROWS: [Row; 6] = [
     Row { forward: Forward::Nat, vip: Family::V4, backends: Family::V4 },
     Row { forward: Forward::Nat, vip: Family::V6, backends: Family::V6 },
     Row { forward: Forward::Fullnat, vip: Family::V4, backends: Family::V4 },
     Row { forward: Forward::Fullnat, vip: Family::V6, backends: Family::V6 },
+    Row { forward: Forward::Fullnat, vip: Family::V6, backends: Family::V4 },
+    Row { forward: Forward::Fullnat, vip: Family::V4, backends: Family::V6 },
 ];
 
 /// What is served, on which port of the VIP and of the backends.

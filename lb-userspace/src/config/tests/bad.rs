@@ -225,8 +225,8 @@ fn in_a_backend() {
         ("address = \"10.0.0.1\"\nnext_hop = \"auto\"", 8, "next_hop", "not a MAC address"),
         ("address = \"10.0.0.1\"\nnext_hop = \"00:00:00:00:00:00\"", 8, "next_hop", "zero"),
         ("address = \"10.0.0.1\"\nforward = \"fulnat\"", 8, "forward", "unknown forward mode"),
-        ("address = \"2001:db8::1\"\nforward = \"fullnat\"", 7, "address", "`fullnat` can't turn"),
         ("address = \"2001:db8::1\"\nforward = \"nat\"", 7, "address", "can't turn IPv4 packets"),
+        ("address = \"2001:db8::1\"\nforward = \"nat\"", 7, "address", "forward = \"fullnat\""),
         ("address = \"10.0.0.1\"\nwieght = 1", 8, "wieght", "did you mean `weight`?"),
     ] {
         let text = format!("[[service.backend]]\n{text}");

@@ -148,6 +148,20 @@ fn services_share_backends_under_fullnat() {
     assert_eq!(config.services.len(), 3);
 }
 
+/// Where flows have entries, or packets headers in front.
+#[test]
+fn vip_and_backend_of_two_families() {
+    for (vip, backend) in
+        [("[2001:db8::10]:80", "10.0.0.11:8080"), ("203.0.113.10:80", "[fd00::11]:8080")]
+    {
+        let config = good(&format!(
+            "{TOP}[[service]]\nname = \"a\"\nvip = \"{vip}\"\nforward = \"fullnat\"\n\
+             backend = [{{ address = \"{backend}\" }}]\n"
+        ));
+        assert_eq!(config.services[0].backends[0].key.to_string(), backend);
+    }
+}
+
 #[test]
 fn hooks_are_programs_with_arguments() {
     let hook = |text: &str| good(&format!("{TOP}{text}\n")).on_event.unwrap();

@@ -37,8 +37,7 @@ pub(super) struct Families {
 impl Families {
     /// Those that are asked for and that the forward mode carries.
     pub(super) fn of(source: &DnsSource, vip: IpAddr, forward: Forward) -> Self {
-        let carried =
-            |v4: bool| !(forward == Forward::L2 || forward.translates()) || vip.is_ipv4() == v4;
+        let carried = |v4: bool| forward.joins_families() || vip.is_ipv4() == v4;
         Self {
             v4: carried(true) && source.record != DnsRecord::Aaaa,
             v6: carried(false) && source.record != DnsRecord::A,

@@ -351,4 +351,6 @@ fn waits_grow_and_are_bounded() {
     assert_eq!(of(DnsRecord::Srv, v6, Forward::L2), (false, true));
     assert_eq!(of(DnsRecord::Address, v4, Forward::Gue), (true, true));
     assert_eq!(of(DnsRecord::Aaaa, v4, Forward::Ipip), (false, true));
+    assert_eq!(of(DnsRecord::Address, v4, Forward::Nat), (true, false));
+    assert_eq!(of(DnsRecord::Address, v6, Forward::Fullnat), (true, true));
 }
