@@ -15,6 +15,7 @@ mod receiver;
 mod wiring;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -22,7 +23,7 @@ use serde_json::Value;
 
 pub use layout::{CLIENT_MTU, SEGMENT_MTU, Topology};
 
-use crate::netns::Namespace;
+use crate::netns::{self, Namespace};
 use crate::wait;
 
 /// The virtual IPv4 address (TEST-NET-3, RFC 5737).
@@ -153,6 +154,23 @@ impl Lab {
     /// There is none.
     pub fn stranger_port(&self, mtu: u16) -> Result<()> {
         self.switch.ip(&format!("link set p-stranger mtu {mtu}"))
+    }
+
+    /// Has kernel threads of their own work on what arrives from the balancer, as other machines would:
+    /// who sends by a veth device else does its peer's work in its own time.
+    ///
+    /// # Errors
+    /// The balancer isn't on the segment, or the kernel has no threads for it (Linux 5.12).
+    pub fn receive_apart(&self) -> Result<()> {
+        ensure!(
+            self.topology == Topology::OneSegment,
+            "there is no segment on the balancer's side"
+        );
+        // Unlike other namespaces' commands this one sees the devices in sysfs.
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", self.switch.name(), "tee"]);
+        netns::run(command.arg("/sys/class/net/p-balancer/threaded"), "1")?;
+        Ok(())
     }
 
     /// Pulls a backend's cable (`false`) or plugs it in again.
