@@ -70,6 +70,20 @@ pub enum MayBe {
 }
 
 impl MayBe {
+    /// It is met where services answer through the balancer alone.
+    pub const fn is_of_answers(self) -> bool {
+        matches!(self, Self::AnswerIpv4 | Self::AnswerIpv6 | Self::ErrorIpv4 | Self::ErrorIpv6)
+    }
+
+    /// It is met where services are under `fullnat` alone.
+    pub const fn is_of_fullnat(self) -> bool {
+        let is_of_all = matches!(
+            self,
+            Self::TooLongIpv4 | Self::TooLongIpv6 | Self::ControlIpv4 | Self::ControlIpv6
+        );
+        !is_of_all && !self.is_of_answers()
+    }
+
     /// Every one, in the order of their numbers, and the name of its program.
     pub const ALL: [(Self, &'static str); 30] = [
         (Self::AnswerIpv4, "xlb_answer_ipv4"),

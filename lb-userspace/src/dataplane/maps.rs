@@ -26,7 +26,7 @@ use lb_common::{
     verdict::{MayBe, OUTCOMES},
 };
 
-use super::{error::Error, memory::MappedArray};
+use super::{FULLNAT_UNUSED, WAYS_UNUSED, error::Error, memory::MappedArray};
 use crate::plan::Capacity;
 
 /// Index in the device map; entries there hold an ifindex and a program.
@@ -61,6 +61,15 @@ pub(super) struct FlowRoom {
     pub(super) fullnat: u32,
     /// Ways to clients.
     pub(super) ways: u32,
+}
+
+impl FlowRoom {
+    /// Whether packets can meet a program where there is room for no more than this.
+    pub(super) fn uses(&self, program: MayBe) -> bool {
+        let fullnat = self.fullnat != FULLNAT_UNUSED;
+        let answers = fullnat || self.ways != WAYS_UNUSED;
+        (fullnat || !program.is_of_fullnat()) && (answers || !program.is_of_answers())
+    }
 }
 
 /// Every pinned map: its name, the bytes of a value, its length.

@@ -508,16 +508,15 @@ fn load(
     let object = loader.load(&options.object).map_err(Error::load)?;
 
     let mut program = Program::load(object, PROGRAM)?;
-    for name in MayBe::ALL
-        .map(|(_, name)| name)
-        .into_iter()
-        .chain([run::WAY_PROGRAM, client_routes::HOLD_PROGRAM])
-    {
+    // The kernel takes a tenth of a second for some of them, and a cold start forwards nothing.
+    let used: Vec<_> = MayBe::ALL.into_iter().filter(|&(it, _)| flows.uses(it)).collect();
+    let names = used.iter().map(|&(_, name)| name);
+    for name in names.chain([run::WAY_PROGRAM, client_routes::HOLD_PROGRAM]) {
         load_program(&mut program.object, name)?;
     }
     let mut maps = Maps::take(&mut program.object, capacity)?;
     // Of maps that are pinned, a program in force takes them at once: they fit it.
-    for (may_be, name) in MayBe::ALL {
+    for (may_be, name) in used {
         let found = program.other(name)?;
         let failed = |error| Error::library(format!("use the XDP program {name}"), error);
         maps.programs
