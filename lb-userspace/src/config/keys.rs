@@ -356,7 +356,7 @@ section! { discovery, "[service.discovery]",
         "The name that is asked for, as it stands: no search domain is put behind it.";
     RECORD = "record", Text, Text("address"),
         "\"address\", \"a\", \"aaaa\" or \"srv\"; only with type \"dns\"",
-        "What is asked for: A and AAAA (with `l2` and `nat` only the VIP's family), one of them, or SRV and the addresses of its targets. Of SRV, the lowest-numbered priority serves, and others are backups; weights are taken over, ports are not, for no forward mode changes ports.";
+        "What is asked for: A and AAAA (with `l2` and `nat` only the VIP's family), one of them, or SRV and the addresses of its targets. Of SRV, the lowest-numbered priority serves, and others are backups; weights are taken over, ports are not.";
     SERVER = "server", Text, Otherwise("the servers of /etc/resolv.conf"),
         "an IP address, with a port where that isn't 53; only with type \"dns\"",
         "The DNS server that is asked.";
