@@ -142,7 +142,13 @@ pub fn toward<N: Network, B: Buffer>(mut packet: Packet<B>, tables: &impl Transl
         return refused(DropReason::Inconsistent, backend);
     };
     if record.kind != kind_of::<N>() as u8 {
-        return refused(DropReason::Inconsistent, backend);
+        if !record.is_across() {
+            return refused(DropReason::Inconsistent, backend);
+        }
+        // The ring has one of the client's family now, but the flow lives with another.
+        tables.hand_over(Handed::of_flow(service, translation));
+        let next = MayBe::send_across::<N>();
+        return Packed::refused_unless(next, DropReason::Inconsistent, service, backend);
     }
     if header.total_len() > usize::from(record.mtu) {
         return refused(DropReason::TooBig, backend);

@@ -573,3 +573,71 @@ proptest! {
         scene.run(&sent);
     }
 }
+
+/// A flow lives with its backend, whichever family the ring has by now.
+#[test]
+fn flows_stay_where_backends_of_both_families_serve() {
+    for (vip_is_v4, first_is_across) in [(true, true), (true, false), (false, true), (false, false)]
+    {
+        let mut scene = Scene::new(vip_is_v4);
+        let across = BackendId(if vip_is_v4 { 1 } else { 3 });
+        let same = BackendId(9);
+        let kind = if vip_is_v4 { Kind::FullnatIpv4 } else { Kind::FullnatIpv6 } as u8;
+        let own = hosts(!vip_is_v4);
+        let (vip, address) = (wide(&scene.hosts.vip), wide(&own.backend));
+        let mut record = BackendRecord {
+            kind,
+            service: across.0,
+            resolved: 1,
+            alive: 1,
+            generation: 1,
+            macs: MACS,
+            address,
+            mtu: 1500,
+            port: BACKEND_PORT,
+            outer_sum: checksum::address_difference(&vip, &address),
+            ..BackendRecord::VACANT
+        };
+        record.set_destination();
+        let first = if vip_is_v4 { 2 } else { 0 };
+        record.set_fullnat(PoolRange { first, count: 1, first_port: FIRST_PORT, ports: 64 }, &vip);
+        scene.tables.set_backend(same, record);
+        let start = 7 * (across.0 as usize - 1);
+        let owners = if first_is_across { [across, same] } else { [same, across] };
+        for (owner, flags) in [(owners[0], SYN), (owners[0], ACK), (owners[1], ACK)] {
+            scene.tables.slots[start..start + 7].fill(Slot::stable(owner));
+            let (outcome, became) = scene.run(&scene.sent_by_client(6, &tcp(4711, 80, flags, b"")));
+            assert_eq!((outcome.reason, outcome.backend), (None, owners[0]));
+            assert_eq!(became[0] >> 4 == 4, vip_is_v4 != first_is_across);
+            assert_right(&became, "to who has the flow");
+        }
+    }
+}
+
+/// Of an error in pieces none becomes a whole one.
+#[test]
+fn pieces_of_errors_are_none() {
+    let scene = Scene::new(false).open();
+    let forwarded = scene.to_backend(6, &tcp(FIRST_PORT, BACKEND_PORT, ACK, &[9; 30]));
+    let Hosts { backend, pool, .. } = &scene.hosts;
+    for fragment in [[0x20, 0], [0, 5]] {
+        let mut sent = packet(true, backend, pool, 1, &error([3, 3], 0, &forwarded));
+        sent[6..8].copy_from_slice(&fragment);
+        scene.refuses(&from(sent, backend), DropReason::Fragment);
+    }
+}
+
+/// Behind a checksum that was made up nobody would find the damage.
+#[test]
+fn damaged_headers_get_no_new_checksum() {
+    let scene = Scene::new(true);
+    for options in [&[][..], &[1; 8]] {
+        let sent = ipv4([203, 0, 113, 10], 17, options, &udp(4711, 53, b"data"));
+        let mut sent = from(sent, &scene.hosts.client);
+        let checksum = 20 + options.len() + 6;
+        sent[checksum..checksum + 2].fill(0);
+        assert_eq!(scene.run(&sent).0.verdict, Verdict::Transmit);
+        sent[10] ^= 0x55;
+        scene.refuses(&sent, DropReason::Malformed);
+    }
+}

@@ -146,13 +146,17 @@ fn xlb_control_ipv6(context: XdpContext) -> u32 {
 #[xdp(frags)]
 fn xlb_fullnat_ipv4(context: XdpContext) -> u32 {
     let packet = Packet::new(XdpBuffer::new(&context));
-    act_toward(fullnat::toward::<Ipv4Hdr, _>(packet, &maps::Maps))
+    let outcome = fullnat::toward::<Ipv4Hdr, _>(packet, &maps::Maps);
+    go_on(&context, outcome);
+    act_toward(outcome)
 }
 
 #[xdp(frags)]
 fn xlb_fullnat_ipv6(context: XdpContext) -> u32 {
     let packet = Packet::new(XdpBuffer::new(&context));
-    act_toward(fullnat::toward::<Ipv6Hdr, _>(packet, &maps::Maps))
+    let outcome = fullnat::toward::<Ipv6Hdr, _>(packet, &maps::Maps);
+    go_on(&context, outcome);
+    act_toward(outcome)
 }
 
 #[xdp(frags)]

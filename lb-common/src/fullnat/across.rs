@@ -72,19 +72,23 @@ pub fn toward<N: Across, B: Buffer>(mut packet: Packet<B>, tables: &impl Transla
         Ok(translation) => translation,
         Err(reason) => return refused(reason, BackendId::NONE),
     };
-    tables.hand_over(Handed::of_flow(service, translation));
+    let backend = translation.backend;
     // Neither stack nor verifier has room for both.
-    Packed::refused_unless(
-        MayBe::send_across::<N>(),
-        DropReason::Inconsistent,
-        service,
-        translation.backend,
-    )
+    let next = match select::record(backend, tables) {
+        Ok(record) if record.is_across() => {
+            tables.hand_over(Handed::of_flow(service, translation));
+            MayBe::send_across::<N>()
+        }
+        // The ring has one of the other family now, but the flow lives with another.
+        Ok(_) => MayBe::fullnat::<N>(),
+        Err(reason) => return refused(reason, backend),
+    };
+    Packed::refused_unless(next, DropReason::Inconsistent, service, backend)
 }
 
 /// And here, as the backend's family has it.
 #[inline(always)]
-pub fn send<N: Across, B: Buffer>(packet: Packet<B>, tables: &impl Translations) -> Packed {
+pub fn send<N: Across, B: Buffer>(mut packet: Packet<B>, tables: &impl Translations) -> Packed {
     let Some(handed) = tables.handed_over() else { return Packed::PASS };
     let Some(frame) = Frame::<N>::read(&packet) else { return Packed::PASS };
     let Frame { link, header, transport } = &frame;
@@ -101,6 +105,10 @@ pub fn send<N: Across, B: Buffer>(packet: Packet<B>, tables: &impl Translations)
         Ok(record) => record,
         Err(reason) => return refused(reason),
     };
+    // Not all packets come here by a program that did.
+    if let Err(reason) = N::check(&mut packet, offset, *transport) {
+        return refused(reason);
+    }
     let (pool, port) = handed.pool_and_port();
     let Some(pool) = tables.pool(pool) else { return refused(DropReason::Inconsistent) };
     if record.kind != kind_from::<N>() as u8 {

@@ -185,7 +185,7 @@ impl Tables for MemoryTables {
 
 impl Translations for MemoryTables {
     fn handed_over(&self) -> Option<Handed> {
-        self.handed.take()
+        self.handed.get()
     }
 
     fn hand_way(&self, way: &Way) {

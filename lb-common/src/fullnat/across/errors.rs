@@ -10,7 +10,7 @@ use crate::{
     id::ServiceId,
     layout::{FlowKey, Sought, Way},
     link::MACS_LEN,
-    network::{ICMPV6, Network as _, words},
+    network::{Fragment, ICMPV6, Network as _, words},
     packet::{Buffer, Packet},
     quoted::{ICMP_LEN, IcmpError},
     select,
@@ -153,7 +153,7 @@ struct Ends<'a> {
 /// addresses are the caller's to write.
 ///
 /// # Errors
-/// [`DropReason::Untranslatable`], [`DropReason::TooBig`], [`DropReason::NoHeadroom`],
+/// [`DropReason::Fragment`], [`DropReason::Untranslatable`], [`DropReason::TooBig`], [`DropReason::NoHeadroom`],
 /// [`DropReason::Truncated`].
 #[inline(always)]
 fn replace<N: Across, B: Buffer>(
@@ -164,6 +164,10 @@ fn replace<N: Across, B: Buffer>(
 ) -> Result<Packet<B>, DropReason> {
     let network = frame.link.tags.link_len();
     let transport = frame.transport;
+    // The checksum of a piece covers the others, too.
+    if transport.fragment != Fragment::Whole {
+        return Err(DropReason::Fragment);
+    }
     // As the balancer sent it, it has neither options nor extensions.
     if error.offset() != N::LEN {
         return Err(DropReason::Untranslatable);

@@ -56,7 +56,8 @@ pub trait Across: Network {
     /// family's.
     ///
     /// # Errors
-    /// [`DropReason::SourceRoute`], [`DropReason::Unsummed`], [`DropReason::Truncated`].
+    /// [`DropReason::SourceRoute`], [`DropReason::Unsummed`], [`DropReason::Truncated`];
+    /// [`DropReason::Malformed`] where a checksum is to be made up behind a damaged header.
     fn check<B: Buffer>(
         packet: &mut Packet<B>,
         at: usize,
@@ -206,6 +207,15 @@ impl Across for Ipv4Hdr {
         at: usize,
         transport: Transport,
     ) -> Result<(), DropReason> {
+        if transport.protocol == UDP {
+            let [_, _, sum] = udp_words(&packet.behind(at + transport.offset))?;
+            // What made up for the missing one would hide that the addresses are damaged.
+            if sum == 0
+                && packet.behind(at).sum_of::<SUMMED_LEN>(transport.offset) != Some(u16::MAX)
+            {
+                return Err(DropReason::Malformed);
+            }
+        }
         let len = transport.offset.wrapping_sub(Self::LEN);
         if len == 0 || !has_route(&packet.behind(at + Self::LEN), len as u64) {
             return Ok(());
