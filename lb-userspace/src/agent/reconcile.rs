@@ -10,14 +10,14 @@ use lb_common::{
 use super::{
     Agent,
     desired::{Former, Frames, desired},
-    start::{answers_through, uses_fullnat},
+    start::{answers_through, forward_modes, uses_fullnat},
 };
 use crate::{
     api::{Cause, EventKind, News},
-    config::{BackendConfig, HealthCheck, ServiceConfig},
+    config::HealthCheck,
     dataplane,
     health::CheckSpec,
-    model::{BackendKey, ServiceKey},
+    model::{BackendKey, Forward, ServiceKey},
     plan::{Actual, Capacity, Change, backend_key, plan, plan_after},
     sweep::Transition,
 };
@@ -26,11 +26,11 @@ impl Agent {
     /// Follows changed services: asks for their next hops and checks their backends.
     pub(super) fn watch_effective(&mut self) {
         self.follow_sources();
-        self.flows.leaving = self.leaving();
+        self.flows.leaving = self.state.history.all_leaving(&self.effective.services);
         self.forget_undrained();
         self.next_hops.serve_on(self.config.interfaces.iter().cloned().collect());
         self.want_next_hops();
-        self.next_hops.tell_client_routes(answers_through(&self.effective.services));
+        self.next_hops.tell_client_routes(answers_through(self.forward_modes()));
         self.direct_probes();
         let alive = self.alive();
         let mut checks = Vec::new();
@@ -78,12 +78,8 @@ impl Agent {
         }
     }
 
-    /// Backends that are no longer desired, and may have flows, by service name.
-    fn leaving(&self) -> BTreeMap<String, Vec<BackendConfig>> {
-        let history = &self.state.history;
-        let leaving = |service: &ServiceConfig| (service.name.clone(), history.leaving(service));
-        let some = |(_, leaving): &(String, Vec<_>)| !leaving.is_empty();
-        self.effective.services.iter().map(leaving).filter(some).collect()
+    fn forward_modes(&self) -> impl Iterator<Item = Forward> + '_ {
+        forward_modes(&self.effective.services, &self.flows.leaving)
     }
 
     /// Whether each backend in the maps was alive when its record was written.
@@ -149,9 +145,10 @@ impl Agent {
             |service, backend| self.live(service, backend),
             |service, backend| self.health.awaits_probe(service.key, backend),
         );
-        let services = &self.effective.services;
-        let fullnat = uses_fullnat(services).then_some(self.config.fullnat.flow_capacity);
-        if self.plane.make_room(fullnat, answers_through(services))? {
+        let fullnat =
+            uses_fullnat(self.forward_modes()).then_some(self.config.fullnat.flow_capacity);
+        let ways = answers_through(self.forward_modes());
+        if self.plane.make_room(fullnat, ways)? {
             self.listen_for_clients()?;
             self.actual = self.plane.actual()?;
         }

@@ -1,7 +1,7 @@
 //! From nothing, or from what a former agent left, to a data plane that serves.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::PathBuf,
     time::{Duration, Instant, SystemTime},
@@ -188,13 +188,16 @@ pub(super) async fn prepare(
     warnings.iter().chain(&forwarding).for_each(|warning| tracing::warn!("{warning}"));
 
     let next_hops = NextHops::start().context("can't follow the kernel's routes")?;
+    let leaving = state.history.all_leaving(&effective.services);
+    let modes = || forward_modes(&effective.services, &leaving);
+    let (fullnat, ways) = (uses_fullnat(modes()), answers_through(modes()));
     let plane = DataPlane::open(Options {
         object: objects::BALANCER.to_vec(),
         pin_path: Some(config.pin_path.clone()),
         capacity: capacity(&effective.services, &state.history),
         flow_capacity: config.flow_capacity,
-        fullnat_capacity: uses_fullnat(&effective.services).then_some(config.fullnat.flow_capacity),
-        ways: answers_through(&effective.services),
+        fullnat_capacity: fullnat.then_some(config.fullnat.flow_capacity),
+        ways,
         flow_budget: None,
         hash_seed: seed,
         trace: false,
@@ -339,21 +342,26 @@ fn forward(record: &BackendRecord) -> Option<Forward> {
     }
 }
 
+/// How each backend is served, `leaving` ones by their service's name, too: their flows go on.
+pub(super) fn forward_modes<'a>(
+    services: &'a [ServiceConfig],
+    leaving: &'a BTreeMap<String, Vec<BackendConfig>>,
+) -> impl Iterator<Item = Forward> + 'a {
+    services.iter().flat_map(|service| {
+        let leaving = leaving.get(&service.name).into_iter().flatten();
+        let backends = service.backends.iter().chain(leaving);
+        backends.map(|backend| backend.forward.unwrap_or(service.forward))
+    })
+}
+
 /// Whether any backend is served by `fullnat`.
-pub(super) fn uses_fullnat(services: &[ServiceConfig]) -> bool {
-    any_forwarded(services, |forward| forward == Forward::Fullnat)
+pub(super) fn uses_fullnat(mut modes: impl Iterator<Item = Forward>) -> bool {
+    modes.any(|forward| forward == Forward::Fullnat)
 }
 
 /// Whether any backend answers through the balancer.
-pub(super) fn answers_through(services: &[ServiceConfig]) -> bool {
-    any_forwarded(services, Forward::translates)
-}
-
-fn any_forwarded(services: &[ServiceConfig], is: impl Fn(Forward) -> bool) -> bool {
-    services.iter().any(|service| {
-        let forward = |backend: &BackendConfig| backend.forward.unwrap_or(service.forward);
-        service.backends.iter().any(|backend| is(forward(backend)))
-    })
+pub(super) fn answers_through(mut modes: impl Iterator<Item = Forward>) -> bool {
+    modes.any(Forward::translates)
 }
 
 /// Room for these services, and for some to come: as much again.
@@ -449,6 +457,28 @@ pub(super) fn now() -> jiff::Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
+
+    /// A cold start serves the flows of a backend that left, though nobody is served so any more.
+    #[test]
+    fn who_leaves_counts() {
+        let config = "interfaces = [\"eth0\"]\n[[service]]\nname = \"web\"\nforward = \"ipip\"\n\
+            vip = \"203.0.113.10:80\"\nbackend = [{ address = \"10.0.0.1\" }, \
+            { address = \"10.0.0.2\", forward = \"nat\" }]";
+        let mut services = config::parse(config, "test.toml").unwrap().services;
+        let mut history = History::default();
+        history.note(&services[0], 251, 1, |_| Some(1000));
+        let answers = |services: &[ServiceConfig]| {
+            let leaving = history.all_leaving(services);
+            let modes = || forward_modes(services, &leaving);
+            (answers_through(modes()), uses_fullnat(modes()))
+        };
+        assert_eq!(answers(&services), (true, false));
+        services[0].backends.pop();
+        assert_eq!(answers(&services), (true, false));
+        services[0].backends[0].forward = Some(Forward::Fullnat);
+        assert_eq!(answers(&services), (true, true));
+    }
 
     #[test]
     fn room_has_an_end() {

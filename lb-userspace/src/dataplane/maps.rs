@@ -438,3 +438,26 @@ fn copy_counters<T: Pod>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use lb_common::layout::WAYS;
+
+    use super::*;
+
+    #[test]
+    fn programs_come_with_the_room_for_what_they_serve() {
+        let used = |fullnat, ways| {
+            let room = FlowRoom { moving: 1, fullnat, ways };
+            let used = MayBe::ALL.into_iter().filter(|&(it, _)| room.uses(it));
+            used.map(|(_, name)| name.trim_end_matches(['4', '6'])).collect::<BTreeSet<_>>()
+        };
+        let always = BTreeSet::from(["xlb_too_long_ipv", "xlb_control_ipv"]);
+        assert_eq!(used(FULLNAT_UNUSED, WAYS_UNUSED), always);
+        let of_answers = BTreeSet::from(["xlb_answer_ipv", "xlb_error_ipv"]);
+        assert_eq!(used(FULLNAT_UNUSED, WAYS), &always | &of_answers);
+        assert_eq!(used(1 << 10, WAYS_UNUSED).len(), MayBe::ALL.len() / 2);
+    }
+}

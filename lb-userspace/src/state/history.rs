@@ -299,6 +299,13 @@ impl History {
         leaving
     }
 
+    /// The same of all services that have some, by name.
+    pub fn all_leaving(&self, services: &[ServiceConfig]) -> BTreeMap<String, Vec<BackendConfig>> {
+        let leaving = |service: &ServiceConfig| (service.name.clone(), self.leaving(service));
+        let some = |(_, leaving): &(String, Vec<_>)| !leaving.is_empty();
+        services.iter().map(leaving).filter(some).collect()
+    }
+
     fn epochs(&self, service: ServiceKey) -> &[Arc<Epoch>] {
         self.services.get(&text(service)).map_or(&[], |past| past.epochs.as_slice())
     }
